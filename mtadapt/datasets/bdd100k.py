@@ -1,0 +1,235 @@
+"""BDD100K with detection, semantic segmentation and drivable area, read from the official layout."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+
+from mtadapt.datasets.bdd100k_classes import DET_IGNORED, DET_NAMES, METAINFO
+from mtadapt.datasets.label_settings import apply_label_setting
+from mtadapt.datasets.scalabel import FrameBoxes, decode_frames, pack_boxes
+from mtadapt.errors import MTAdaptError
+from mtadapt.registry import DATASETS
+
+#: The image set that each task is labelled on.
+IMAGE_SETS = dict(det="100k", drivable="100k", sem_seg="10k")
+SPLITS = ("train", "val", "test")
+
+
+@DATASETS.register_module()
+class BDD100KDataset(BaseDataset):
+    """BDD100K for any subset of the tasks ``det``, ``sem_seg`` and ``drivable``.
+
+    The folder is read as it is downloaded::
+
+        images/{100k,10k}/{train,val,test}/<stem>.jpg
+        labels/det_20/det_{train,val}.json
+        labels/{drivable,sem_seg}/masks/{train,val}/<stem>.png
+
+    An image is one sample with the labels of all the tasks that it is labelled for; images, masks and detection
+    entries are matched by their stem. What does not match is left out and counted in one summary line of the log.
+
+    Args:
+        data_root: folder that holds ``images`` and ``labels``.
+        split: ``train``, ``val`` or ``test``; the test split has no labels.
+        tasks: the tasks to read.
+        label_setting: ``full``, ``disjoint_normal`` or ``disjoint_balance``, or a dict with ``name`` and any of
+            ``counts`` and ``seed``; see :func:`~mtadapt.datasets.label_settings.apply_label_setting`.
+        drop_overlap: leave out train images that are in the val split of either image set. The 10K train images
+            overlap the 100K val images.
+        on_error: ``raise`` or ``skip``. With ``skip`` an image or a label that cannot be used is replaced by the next
+            image, or left out, and counted in :attr:`num_skipped`.
+        **kwargs: those of :class:`mmengine.dataset.BaseDataset`, such as ``pipeline`` and ``test_mode``.
+
+    Raises:
+        MTAdaptError: for a missing folder, broken labels or an unknown option.
+
+    Reference:
+        https://doc.bdd100k.com/download.html and https://doc.bdd100k.com/format.html
+    """
+
+    METAINFO: dict = METAINFO
+
+    def __init__(
+        self,
+        data_root: str,
+        split: str = "train",
+        tasks: Sequence[str] = ("det", "sem_seg", "drivable"),
+        label_setting: str | Mapping[str, Any] = "full",
+        drop_overlap: bool = True,
+        on_error: str = "raise",
+        **kwargs: Any,
+    ) -> None:
+        unknown = [task for task in tasks if task not in IMAGE_SETS]
+        if unknown or not tasks:
+            raise MTAdaptError(f"BDD100KDataset: unknown tasks {unknown}; known: {', '.join(IMAGE_SETS)}")
+        if split not in SPLITS:
+            raise MTAdaptError(f"BDD100KDataset: unknown split {split!r}; known: {', '.join(SPLITS)}")
+        if on_error not in ("raise", "skip"):
+            raise MTAdaptError(f"BDD100KDataset: on_error is {on_error!r}; use 'raise' or 'skip'")
+        self.split = split
+        self.tasks = tuple(tasks)
+        self.label_setting = dict(name=label_setting) if isinstance(label_setting, str) else dict(label_setting)
+        self.drop_overlap = drop_overlap
+        self.on_error = on_error
+        self._dropped: Counter[str] = Counter()
+        # In shared memory, because samples are skipped in the workers of the data loader and reported by the parent.
+        self._skipped = torch.zeros(1, dtype=torch.int64).share_memory_()
+        super().__init__(data_root=str(data_root), **kwargs)
+
+    @property
+    def num_skipped(self) -> int:
+        """How many times a sample was replaced because it could not be read, over all workers."""
+        return int(self._skipped)
+
+    def load_data_list(self) -> list[dict]:
+        """Match images and labels and return one entry an image."""
+        images = self._find_images()
+        boxes = self._read_boxes() if "det" in self.tasks and self.split != "test" else {}
+        masks = {
+            task: self._list(f"labels/{task}/masks/{self.split}", ".png", needed_by=task)
+            for task in self.tasks
+            if task != "det" and self.split != "test"
+        }
+        self._count_unmatched(images, boxes, masks)
+        labelled = {
+            stem: tuple(task for task in self.tasks if stem in (boxes if task == "det" else masks.get(task, ())))
+            for stem in images
+        }
+        if self.split != "test":
+            labelled = self._select(labelled)
+        entries = []
+        for stem, tasks in labelled.items():
+            entry: dict[str, Any] = dict(img_path=images[stem], img_id=len(entries), labelled_tasks=tasks)
+            if "det" in tasks:
+                entry["boxes"] = boxes[stem]
+            entry["seg_map_paths"] = {task: masks[task][stem] for task in tasks if task != "det"}
+            entries.append(entry)
+        self._summarise(entries)
+        return entries
+
+    def get_data_info(self, idx: int) -> dict:
+        """Return the entry of image ``idx``; in test mode with the boxes as ``instances`` for COCO-style metrics."""
+        info = super().get_data_info(idx)
+        if "boxes" in info:
+            boxes: FrameBoxes = info.pop("boxes")
+            info["attributes"] = boxes.attributes
+            info.update(boxes=boxes.boxes, box_labels=boxes.labels, box_ignore=boxes.ignore)
+            if self.test_mode:
+                info["instances"] = [
+                    dict(bbox=box, bbox_label=label, ignore_flag=int(ignore))
+                    for box, label, ignore in zip(boxes.boxes.tolist(), boxes.labels.tolist(), boxes.ignore.tolist())
+                ]
+        info["num_classes"] = {task: len(meta["classes"]) for task, meta in self._metainfo["tasks"].items()}
+        return info
+
+    def prepare_data(self, idx: int) -> dict | None:
+        """Run the pipeline on image ``idx``; None when the sample is skipped."""
+        try:
+            return super().prepare_data(idx)
+        except MTAdaptError as error:
+            if self.on_error == "raise":
+                raise
+            self._skipped += 1
+            if self.num_skipped <= 10:
+                print_log(f"sample skipped: {error}", logger="current", level=logging.WARNING)
+            return None
+
+    def __getitem__(self, idx: int) -> dict:
+        """Return sample ``idx``, or the next one that can be used."""
+        if not self._fully_initialized:
+            self.full_init()
+        for offset in range(min(self.max_refetch + 1, len(self))):
+            data = self.prepare_data((idx + offset) % len(self))
+            if data is not None:
+                return data
+        raise MTAdaptError(f"{self.data_root}: no sample from number {idx} on could be used; see the warnings above")
+
+    def _find_images(self) -> dict[str, str]:
+        """Stem to image path over the image sets of the tasks; the 100K copy wins where both have a stem."""
+        images: dict[str, str] = {}
+        for image_set in sorted({IMAGE_SETS[task] for task in self.tasks}):
+            needed_by = " and ".join(task for task in self.tasks if IMAGE_SETS[task] == image_set)
+            found = self._list(f"images/{image_set}/{self.split}", ".jpg", needed_by)
+            images = {**found, **images}
+        return images
+
+    def _read_boxes(self) -> dict[str, FrameBoxes]:
+        path = Path(self.data_root, "labels", "det_20", f"det_{self.split}.json")
+        if not path.is_file():
+            raise MTAdaptError(f"{path}: missing; put the det_20 labels there or leave 'det' out of tasks")
+        class_ids = {name: label for label, name in enumerate(METAINFO["tasks"]["det"]["classes"])}
+        class_ids.update({alias: class_ids[name] for alias, name in DET_NAMES.items()})
+        boxes = {}
+        for frame in decode_frames(path):
+            boxes[Path(frame.name).stem], bad = pack_boxes(
+                frame, path, class_ids, DET_IGNORED, skip_bad=self.on_error == "skip"
+            )
+            self._dropped["labels that cannot be used"] += bad
+        return boxes
+
+    def _list(self, folder: str, suffix: str, needed_by: str) -> dict[str, str]:
+        """Stem to path of the files in a folder, sorted by name."""
+        path = os.path.join(self.data_root, folder)
+        if not os.path.isdir(path):
+            raise MTAdaptError(
+                f"{path}: no such folder, needed by {needed_by}; see docs/prepare_bdd100k.md for the layout, "
+                f"or leave the task out of tasks"
+            )
+        names = sorted(entry.name for entry in os.scandir(path) if entry.name.endswith(suffix))
+        if not names:
+            raise MTAdaptError(f"{path}: holds no {suffix} file, needed by {needed_by}; see docs/prepare_bdd100k.md")
+        return {name[: -len(suffix)]: os.path.join(path, name) for name in names}
+
+    def _count_unmatched(self, images: Mapping, boxes: Mapping, masks: Mapping[str, Mapping]) -> None:
+        self._dropped["detection entries without an image"] = sum(stem not in images for stem in boxes)
+        for task, paths in masks.items():
+            self._dropped[f"{task} masks without an image"] = sum(stem not in images for stem in paths)
+        if boxes:
+            in_100k = (stem for stem, path in images.items() if f"{os.sep}100k{os.sep}" in path)
+            self._dropped["images without a detection entry"] = sum(stem not in boxes for stem in in_100k)
+
+    def _select(self, labelled: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        """Drop the overlap with the val split and the images without labels, then apply the label setting."""
+        if self.split == "train" and self.drop_overlap:
+            held_out: set[str] = set()
+            for image_set in ("100k", "10k"):
+                folder = Path(self.data_root, "images", image_set, "val")
+                if folder.is_dir():
+                    held_out.update(Path(name).stem for name in os.listdir(folder))
+            self._dropped["train images that are in val"] = len(held_out & labelled.keys())
+            labelled = {stem: tasks for stem, tasks in labelled.items() if stem not in held_out}
+        self._dropped["images without labels"] = sum(not tasks for tasks in labelled.values())
+        setting = dict(self.label_setting)
+        try:
+            selected = apply_label_setting(labelled, setting.pop("name"), **setting)
+        except (KeyError, TypeError) as error:
+            raise MTAdaptError(
+                f"BDD100KDataset: label_setting={self.label_setting} needs 'name' and takes 'counts' and 'seed' ({error})"
+            ) from error
+        if not selected:
+            raise MTAdaptError(f"{self.data_root}: no {self.split} image has labels of {self.tasks}; check the stems")
+        return selected
+
+    def _summarise(self, entries: list[dict]) -> None:
+        labelled = Counter(task for entry in entries for task in entry["labelled_tasks"])
+        num_boxes = sum(len(entry["boxes"].labels) for entry in entries if "boxes" in entry)
+        parts = [f"{task} {labelled[task]:,}" for task in self.tasks]
+        dropped = [f"{number:,} {what}" for what, number in self._dropped.items() if number]
+        print_log(
+            f"BDD100K {self.split}: {len(entries):,} images ({', '.join(parts)}; {num_boxes:,} boxes), "
+            f"label setting {self.label_setting['name']}; left out: {', '.join(dropped) or 'nothing'}",
+            logger="current",
+        )
+        for task in self.tasks:
+            if not labelled[task] and self.split != "test":
+                print_log(f"BDD100K {self.split}: no image is labelled for {task}", "current", logging.WARNING)
+

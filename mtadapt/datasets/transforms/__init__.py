@@ -1,0 +1,6 @@
+"""Transforms; the geometric and photometric ones are mmcv's, mmdet's and mmseg's."""
+
+from mtadapt.datasets.transforms.formatting import PackMultiTaskInputs
+from mtadapt.datasets.transforms.loading import LoadImage, LoadMultiTaskAnnotations
+
+__all__ = ["LoadImage", "LoadMultiTaskAnnotations", "PackMultiTaskInputs"]

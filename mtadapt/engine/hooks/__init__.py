@@ -1,0 +1,7 @@
+"""Hooks."""
+
+from mtadapt.engine.hooks.metric_table_hook import MetricTableHook
+from mtadapt.engine.hooks.task_progress_hook import TaskProgressHook
+from mtadapt.engine.hooks.visualization_hook import MultiTaskVisualizationHook
+
+__all__ = ["MetricTableHook", "MultiTaskVisualizationHook", "TaskProgressHook"]

@@ -1,0 +1,191 @@
+"""One backbone, one neck, several stock models as tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.model import BaseModel, ModuleDict
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+from mtadapt.errors import MTAdaptError
+from mtadapt.models.tasks import build_task, native_samples, unlabelled_sample
+from mtadapt.registry import MODELS
+from mtadapt.structures import MultiTaskDataSample
+
+Features = dict[str, tuple[Tensor, ...]]
+
+
+@MODELS.register_module()
+class MultiTaskModel(BaseModel):
+    """A shared backbone and neck whose features any number of stock models use.
+
+    A task is the config of a stock mmdet detector, mmseg segmentor or mmpretrain classifier with
+    ``backbone=dict(type='mtadapt.SharedFeatures')``: it keeps its own neck, heads, losses, post-processing and test
+    settings. In training each task sees only the samples that are labelled for it.
+
+    Args:
+        backbone: the shared backbone, e.g. ``dict(type='mmdet.ResNet', depth=50, ...)``.
+        neck: the shared neck, e.g. ``dict(type='mmdet.FPN', ...)``; None when each task brings its own.
+        tasks: task name to the stock model's config.
+        data_preprocessor: a :class:`~mtadapt.models.MultiTaskDataPreprocessor` config.
+        loss_weights: task name to the factor of its losses; 1 for the tasks that are not named.
+        init_cfg: as in :class:`mmengine.model.BaseModule`.
+
+    Raises:
+        MTAdaptError: for a task that cannot be built, or weights of unknown tasks.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict | None = None,
+        tasks: Mapping[str, dict] | None = None,
+        data_preprocessor: dict | None = None,
+        loss_weights: Mapping[str, float] | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor or dict(type="MultiTaskDataPreprocessor"), init_cfg)
+        if not tasks:
+            raise MTAdaptError("MultiTaskModel: tasks is empty; give at least one, e.g. tasks=dict(det=...)")
+        self.backbone = MODELS.build(backbone)
+        self.neck = MODELS.build(neck) if neck is not None else None
+        self.tasks = ModuleDict({name: build_task(name, cfg) for name, cfg in tasks.items()})
+        self.loss_weights = dict(loss_weights or {})
+        unknown = set(self.loss_weights) - set(self.tasks)
+        if unknown:
+            raise MTAdaptError(f"MultiTaskModel: loss_weights of unknown tasks {sorted(unknown)}; tasks: {[*self.tasks]}")
+
+    def forward(
+        self, inputs: Tensor, data_samples: Sequence[MultiTaskDataSample] | None = None, mode: str = "tensor"
+    ) -> dict[str, Tensor] | list[MultiTaskDataSample] | tuple[Tensor, ...]:
+        """Run the model as MMEngine's runner does.
+
+        Args:
+            inputs: images ``(N, 3, H, W)``, normalised and padded.
+            data_samples: one sample an image.
+            mode: ``loss``, ``predict`` or ``tensor`` (the shared features).
+        """
+        if mode == "loss":
+            return self.loss(inputs, data_samples or [])
+        if mode == "predict":
+            return self.predict(inputs, data_samples)
+        if mode == "tensor":
+            return self.extract_features(inputs)["neck"]
+        raise MTAdaptError(f"MultiTaskModel: unknown mode {mode!r}; known: loss, predict, tensor")
+
+    def extract_features(self, inputs: Tensor) -> Features:
+        """Return the shared features after the ``backbone`` and after the ``neck``.
+
+        Args:
+            inputs: images ``(N, 3, H, W)``.
+        """
+        backbone = tuple(self.backbone(inputs))
+        return dict(backbone=backbone, neck=backbone if self.neck is None else tuple(self.neck(backbone)))
+
+    def loss(self, inputs: Tensor, samples: Sequence[MultiTaskDataSample]) -> dict[str, Tensor]:
+        """Losses of all tasks, named ``task.name``, each multiplied by its task's weight.
+
+        A task without labels in the batch gives ``task.loss_absent``, a zero that touches its parameters, so that
+        every parameter receives a gradient on every process.
+
+        Args:
+            inputs: images ``(N, 3, H, W)``, normalised and padded.
+            samples: the samples after the data preprocessor.
+
+        Raises:
+            MTAdaptError: when a sample is labelled for a task that the model does not have.
+        """
+        rows = self._rows_by_task(samples)
+        features = self.extract_features(inputs)
+        losses: dict[str, Tensor] = {}
+        for name, task in self.tasks.items():
+            chosen = rows[name]
+            if chosen:
+                natives = native_samples(task, [samples[row] for row in chosen])
+                task_losses = self._task_loss(task, features, chosen, natives)
+            else:
+                task_losses = self._absent_loss(task, features, samples)
+            weight = self.loss_weights.get(name, 1.0)
+            for key, value in task_losses.items():
+                losses[f"{name}.{key}"] = _scale(value, weight) if "loss" in key else value
+            losses[f"{name}.samples"] = inputs.new_tensor(float(len(chosen)))
+        return losses
+
+    def predict(
+        self, inputs: Tensor, samples: Sequence[MultiTaskDataSample] | None = None
+    ) -> list[MultiTaskDataSample]:
+        """Predictions of all tasks, in the size of the original images.
+
+        Args:
+            inputs: images ``(N, 3, H, W)``, normalised and padded.
+            samples: the samples after the data preprocessor; made from the input's size when None.
+
+        Returns:
+            The samples, with one native sample a task that holds the task's own prediction fields. The logits of dense
+            tasks are dropped, because they are as many floats as image pixels times classes.
+        """
+        if samples is None:
+            size = tuple(inputs.shape[-2:])
+            meta = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0))
+            samples = [MultiTaskDataSample(metainfo=meta) for _ in range(len(inputs))]
+        samples = list(samples)
+        features = self.extract_features(inputs)
+        for name, task in self.tasks.items():
+            shared = features[task.backbone.source]
+            for sample, native in zip(samples, task.predict(shared, native_samples(task, samples))):
+                native.pop("seg_logits", None)
+                sample.set_task(name, native)
+        return samples
+
+    def _rows_by_task(self, samples: Sequence[MultiTaskDataSample]) -> dict[str, list[int]]:
+        rows: dict[str, list[int]] = {name: [] for name in self.tasks}
+        for row, sample in enumerate(samples):
+            for name in sample.labelled_tasks:
+                if name not in rows:
+                    raise MTAdaptError(
+                        f"{sample.get('img_path')}: labelled for task {name!r}, which the model does not have "
+                        f"(tasks: {', '.join(rows)}); add the task or leave it out of the dataset's tasks"
+                    )
+                rows[name].append(row)
+        return rows
+
+    def _task_loss(
+        self, task: BaseModel, features: Features, rows: list[int], natives: list[BaseDataElement]
+    ) -> dict[str, Tensor | list[Tensor]]:
+        shared = features[task.backbone.source]
+        if len(rows) < len(shared[0]):
+            shared = tuple(level[rows] for level in shared)
+        return task.loss(shared, natives)
+
+    def _absent_loss(
+        self, task: BaseModel, features: Features, samples: Sequence[MultiTaskDataSample]
+    ) -> dict[str, Tensor]:
+        """Zero, through every parameter of the task.
+
+        With several processes the other ones may have labels, and heads that average over processes would then wait for
+        this one: so the head runs on one image without labels, which takes part in its collective calls with zero.
+        """
+        parameters = [parameter for parameter in task.parameters() if parameter.requires_grad]
+        zero = features["backbone"][-1].sum() * 0
+        for parameter in parameters:
+            zero = zero + parameter.sum() * 0
+        if get_world_size() > 1:
+            native = unlabelled_sample(task, samples[0], features["backbone"][-1].device)
+            if native is not None:
+                for key, value in self._task_loss(task, features, [0], [native]).items():
+                    if "loss" in key:
+                        zero = zero + _total(value) * 0
+        return dict(loss_absent=zero)
+
+
+def _scale(value: Tensor | list[Tensor], weight: float) -> Tensor | list[Tensor]:
+    if weight == 1.0:
+        return value
+    return [item * weight for item in value] if isinstance(value, list) else value * weight
+
+
+def _total(value: Tensor | list[Tensor]) -> Tensor:
+    return sum(item.sum() for item in value) if isinstance(value, list) else value.sum()  # type: ignore[return-value]

@@ -1,0 +1,5 @@
+"""Visualizers."""
+
+from mtadapt.visualization.multi_task_visualizer import MultiTaskVisualizer
+
+__all__ = ["MultiTaskVisualizer"]

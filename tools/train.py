@@ -1,0 +1,62 @@
+"""Train a config.
+
+    python tools/train.py configs/mt_synthetic_baseline.py
+    python tools/train.py configs/mt_bdd_baseline.py --amp --cfg-options train_dataloader.batch_size=4
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from mmengine.config import DictAction
+from mmengine.runner import Runner
+
+from mtadapt.engine import load_config, prepare_launch
+from mtadapt.errors import MTAdaptError, one_line_errors
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line: the flags of mmdet's ``tools/train.py``."""
+    parser = argparse.ArgumentParser(description="Train a config")
+    parser.add_argument("config", help="train config file")
+    parser.add_argument("--work-dir", help="folder for logs and checkpoints")
+    parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
+    parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate by the batch size")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        help="resume from this checkpoint; without a path from the latest one in the work directory",
+    )
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, help="override settings of the config, e.g. a.b=1 'c=[1,2]'"
+    )
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="job launcher")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    """Train."""
+    args = parse_args()
+    config = load_config(args.config, args.cfg_options, args.work_dir)
+    prepare_launch(config, args.launcher)
+    if args.amp:
+        config.optim_wrapper.type = "AmpOptimWrapper"
+        config.optim_wrapper.loss_scale = "dynamic"
+    if args.auto_scale_lr:
+        if "base_batch_size" not in config.get("auto_scale_lr", {}):
+            raise MTAdaptError(f"{args.config}: --auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...)")
+        config.auto_scale_lr.enable = True
+    if args.resume:
+        config.resume = True
+        config.load_from = None if args.resume == "auto" else args.resume
+    Runner.from_cfg(config).train()
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
