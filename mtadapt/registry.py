@@ -1,4 +1,4 @@
-"""One child registry of scope ``mtadapt`` for every MMEngine root that the package adds to.
+"""One child registry of scope ``mtadapt`` for every MMEngine root.
 
 The ``locations`` are imported when a registry is first asked for a name, so importing ``mtadapt`` stays cheap and a
 component is found by its name alone. From another scope the names carry the prefix: ``dict(type='mtadapt.X')``.
@@ -7,9 +7,31 @@ component is found by its name alone. From another scope the names carry the pre
 from mmengine import registry as root
 from mmengine.registry import Registry
 
-MODELS = Registry("model", parent=root.MODELS, scope="mtadapt", locations=["mtadapt.models"])
-DATASETS = Registry("dataset", parent=root.DATASETS, scope="mtadapt", locations=["mtadapt.datasets"])
-TRANSFORMS = Registry("transform", parent=root.TRANSFORMS, scope="mtadapt", locations=["mtadapt.datasets.transforms"])
-METRICS = Registry("metric", parent=root.METRICS, scope="mtadapt", locations=["mtadapt.evaluation"])
-HOOKS = Registry("hook", parent=root.HOOKS, scope="mtadapt", locations=["mtadapt.engine"])
-VISUALIZERS = Registry("visualizer", parent=root.VISUALIZERS, scope="mtadapt", locations=["mtadapt.visualization"])
+
+def _child(parent: Registry, *locations: str) -> Registry:
+    return Registry(parent.name, parent=parent, scope="mtadapt", locations=list(locations) or ["mtadapt"])
+
+
+RUNNERS = _child(root.RUNNERS)
+RUNNER_CONSTRUCTORS = _child(root.RUNNER_CONSTRUCTORS)
+LOOPS = _child(root.LOOPS)
+HOOKS = _child(root.HOOKS, "mtadapt.engine")
+STRATEGIES = _child(root.STRATEGIES)
+DATASETS = _child(root.DATASETS, "mtadapt.datasets")
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS)
+TRANSFORMS = _child(root.TRANSFORMS, "mtadapt.datasets.transforms")
+MODELS = _child(root.MODELS, "mtadapt.models")
+MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS)
+WEIGHT_INITIALIZERS = _child(root.WEIGHT_INITIALIZERS)
+OPTIMIZERS = _child(root.OPTIMIZERS)
+OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS)
+OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS)
+PARAM_SCHEDULERS = _child(root.PARAM_SCHEDULERS)
+METRICS = _child(root.METRICS, "mtadapt.evaluation")
+EVALUATOR = _child(root.EVALUATOR)
+TASK_UTILS = _child(root.TASK_UTILS)
+VISUALIZERS = _child(root.VISUALIZERS, "mtadapt.visualization")
+VISBACKENDS = _child(root.VISBACKENDS)
+LOG_PROCESSORS = _child(root.LOG_PROCESSORS)
+INFERENCERS = _child(root.INFERENCERS)
+FUNCTIONS = _child(root.FUNCTIONS)

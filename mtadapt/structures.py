@@ -22,6 +22,9 @@ class MultiTaskDataSample(BaseDataElement):
         ('det',)
     """
 
+    #: Names of the tasks that have ground truth; set through the metainfo.
+    labelled_tasks: tuple[str, ...] = ()
+
     def set_task(self, name: str, sample: BaseDataElement) -> None:
         """Set the native sample of task ``name``."""
         self.set_field(sample, name, dtype=BaseDataElement)
@@ -32,10 +35,5 @@ class MultiTaskDataSample(BaseDataElement):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that have a native sample, in the order in which they were set."""
-        return tuple(name for name, value in self.items() if isinstance(value, BaseDataElement))
-
-    @property
-    def labelled_tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that have ground truth."""
-        return tuple(self.metainfo.get("labelled_tasks", ()))
+        """Names of the tasks that have a native sample, in alphabetical order."""
+        return tuple(sorted(name for name, value in self.items() if isinstance(value, BaseDataElement)))

@@ -158,8 +158,8 @@ class BDD100KDataset(BaseDataset):
         images: dict[str, str] = {}
         for image_set in sorted({IMAGE_SETS[task] for task in self.tasks}):
             needed_by = " and ".join(task for task in self.tasks if IMAGE_SETS[task] == image_set)
-            found = self._list(f"images/{image_set}/{self.split}", ".jpg", needed_by)
-            images = {**found, **images}
+            for stem, path in self._list(f"images/{image_set}/{self.split}", ".jpg", needed_by).items():
+                images.setdefault(stem, path)
         return images
 
     def _read_boxes(self) -> dict[str, FrameBoxes]:

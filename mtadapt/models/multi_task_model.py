@@ -136,7 +136,8 @@ class MultiTaskModel(BaseModel):
         for name, task in self.tasks.items():
             shared = features[task.backbone.source]
             for sample, native in zip(samples, task.predict(shared, native_samples(task, samples))):
-                native.pop("seg_logits", None)
+                if "seg_logits" in native:
+                    del native.seg_logits
                 sample.set_task(name, native)
         return samples
 
