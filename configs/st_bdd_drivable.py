@@ -9,5 +9,5 @@ model = dict(tasks=dict(_delete_=True, drivable={{_base_.drivable}}))
 train_dataloader = dict(dataset=dict(tasks=tasks))
 val_dataloader = dict(dataset=dict(tasks=tasks))
 test_dataloader = val_dataloader
-val_evaluator = dict(metrics=dict(_delete_=True, drivable=dict(type="DrivableMetric")))
+val_evaluator = dict(tasks=dict(_delete_=True, drivable=dict(type="DrivableMetric")))
 test_evaluator = val_evaluator

@@ -26,5 +26,5 @@ train_dataloader = dict(
 )
 val_dataloader = dict(dataset=dict(tasks=tasks))
 test_dataloader = val_dataloader
-val_evaluator = dict(metrics=dict(_delete_=True, sem_seg=dict(type="mmseg.IoUMetric", iou_metrics=["mIoU"])))
+val_evaluator = dict(tasks=dict(_delete_=True, sem_seg=dict(type="mmseg.IoUMetric", iou_metrics=["mIoU"])))
 test_evaluator = val_evaluator

@@ -62,7 +62,8 @@ import torch
 from mmengine.config import ConfigDict
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-import mmdet.models
+from mmengine.registry import init_default_scope
+init_default_scope("mmdet")
 from mmengine.structures import InstanceData
 norm = dict(type="BN", requires_grad=True)
 backbone = dict(type="ResNet", depth=18, base_channels=8, norm_cfg=norm)
@@ -138,7 +139,7 @@ assert mmcv_full_available()
 @pytest.mark.parametrize(
     "before",
     [
-        pytest.param("import mmdet.models", id="mmdet.models-failed"),
+        pytest.param("import mmdet.models", id="mmdet.models-failed", marks=pytest.mark.slow),
         pytest.param("import mmcv.ops", id="mmcv.ops-failed", marks=pytest.mark.slow),
         pytest.param("import mmcv, mmdet, mmseg", id="top-level", marks=pytest.mark.slow),
         pytest.param("from mmdet.apis import inference_detector", id="mmdet.apis", marks=pytest.mark.slow),

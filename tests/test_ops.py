@@ -148,6 +148,14 @@ def test_soft_nms_is_the_plain_loop(ops, method, offset):
     assert torch.equal(dets[:, :4], boxes[index])
 
 
+def test_soft_nms_of_ties(ops):
+    boxes, scores = random_boxes(40, size=30.0)
+    index = mmcv.ops.soft_nms(boxes, (scores * 3).round() / 3, 0.3, 0.5, 0.05, "naive")[1].tolist()
+    # Golden numbers of compiled mmcv 2.3.6: equal scores follow the order that its loop leaves them in.
+    assert index[:12] == [10, 12, 18, 22, 31, 5, 7, 37, 13, 29, 33, 20]
+    assert index[12:] == [23, 24, 35, 9, 26, 17, 39, 0, 11, 27, 38, 1]
+
+
 def test_soft_nms_of_nothing(ops):
     dets, index = mmcv.ops.soft_nms(torch.zeros(0, 4), torch.zeros(0))
     assert dets.shape == (0, 5) and not len(index)
@@ -339,6 +347,16 @@ def test_deform_conv_with_whole_offsets_is_the_shifted_convolution(ops, device):
     )
 
 
+def test_deform_conv_sends_no_gradient_to_offsets_of_points_outside(ops):
+    x, offset = torch.ones(1, 1, 3, 3), torch.zeros(1, 18, 3, 3, requires_grad=True)
+    mmcv.ops.deform_conv2d(x, offset, torch.ones(1, 1, 3, 3), 1, 1).sum().backward()
+    gradient = offset.grad.view(3, 3, 2, 3, 3)  # (tap y, tap x, axis, y, x); slope at the far border: from 1 to 0
+    inside = torch.arange(3)[:, None] + torch.arange(3) - 1  # of tap and output along one axis
+    last, valid = (inside == 2).float(), ((inside >= 0) & (inside <= 2)).float()
+    torch.testing.assert_close(gradient[:, :, 0], -torch.einsum("ij,kl->ikjl", last, valid))
+    torch.testing.assert_close(gradient[:, :, 1], -torch.einsum("ij,kl->ikjl", valid, last))
+
+
 def test_deform_conv_gradients(ops):
     x, offset, mask, weight, bias = deform_case()
     plain, modulated = mmcv.ops.deform_conv2d, mmcv.ops.modulated_deform_conv2d
@@ -431,6 +449,7 @@ def test_equal_to_compiled_ops(device, monkeypatch):
             pooled = mmcv.ops.roi_align(features, rois, (7, 5), 0.25, ratio, "avg", aligned)
             yield from (pooled, torch.autograd.grad((pooled**2).sum(), features)[0])
         for output in (
+            mmcv.ops.deform_conv2d(x, offset.round(), weight, *GEOMETRY.values()),
             mmcv.ops.deform_conv2d(x, offset, weight, *GEOMETRY.values()),
             mmcv.ops.modulated_deform_conv2d(x, offset, mask, weight, bias, *GEOMETRY.values()),
         ):

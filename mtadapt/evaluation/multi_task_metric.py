@@ -43,7 +43,7 @@ class MultiTaskMetric(BaseMetric):
     without labels are not written by ``format_only``.
 
     Args:
-        metrics: Task name -> config of a metric, or a list of them. The type names the library, as in
+        tasks: Task name -> config of a metric, or a list of them. The type names the library, as in
             ``mmdet.CocoMetric``; without one it is a metric of this package. A built metric is accepted too.
         collect_device: ``'cpu'`` gathers through files in a folder that all processes see, ``'gpu'`` through the
             process group.
@@ -70,16 +70,16 @@ class MultiTaskMetric(BaseMetric):
 
     def __init__(
         self,
-        metrics: Mapping[str, Any],
+        tasks: Mapping[str, Any],
         collect_device: str = "cpu",
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, collect_dir=collect_dir)
-        if not isinstance(metrics, Mapping) or not metrics:
-            raise MTAdaptError(f"metrics={metrics!r} of MultiTaskMetric: give a dict of task name -> metric config")
+        if not isinstance(tasks, Mapping) or not tasks:
+            raise MTAdaptError(f"tasks={tasks!r} of MultiTaskMetric: give a dict of task name -> metric config")
         self.metrics: dict[str, list[BaseMetric]] = {}
         self._prefixes: dict[str, list[str]] = {}
-        for task, configs in metrics.items():
+        for task, configs in tasks.items():
             configs = list(configs) if isinstance(configs, (list, tuple)) else [configs]
             self.metrics[task] = [_build(task, config) for config in configs]
             self._prefixes[task] = [_own_prefix(config) for config in configs]
@@ -234,7 +234,7 @@ def _build(task: str, config: Any) -> BaseMetric:
         metric = config
     elif not isinstance(config, Mapping) or "type" not in config:
         raise MTAdaptError(
-            f"metrics[{task!r}]={config!r}: give the config of a metric with a 'type', or a list of them"
+            f"tasks[{task!r}]={config!r}: give the config of a metric with a 'type', or a list of them"
         )
     else:
         config = dict(config)
@@ -244,10 +244,10 @@ def _build(task: str, config: Any) -> BaseMetric:
         try:
             metric = METRICS.build(config)
         except KeyError as error:
-            raise MTAdaptError(f"metrics[{task!r}]: {config['type']!r} cannot be built: {error.args[0]}") from error
+            raise MTAdaptError(f"tasks[{task!r}]: {config['type']!r} cannot be built: {error.args[0]}") from error
     if type(metric).evaluate is not BaseMetric.evaluate:
         raise MTAdaptError(
-            f"metrics[{task!r}]: {type(metric).__name__} collects its results in a way of its own, which "
+            f"tasks[{task!r}]: {type(metric).__name__} collects its results in a way of its own, which "
             f"MultiTaskMetric cannot route: evaluate it with mmengine's Evaluator"
         )
     return metric

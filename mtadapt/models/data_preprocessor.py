@@ -43,7 +43,7 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
             samples = data["data_samples"] = [MultiTaskDataSample() for _ in sizes]
         batch_shape = tuple(data["inputs"].shape[-2:])
         for sample, size in zip(samples, sizes):
-            meta = dict(img_shape=size, ori_shape=size)
+            meta: dict = dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0))
             meta.update({key: sample.metainfo[key] for key in meta if key in sample.metainfo})
             pad_shape = tuple(math.ceil(side / self.pad_size_divisor) * self.pad_size_divisor for side in size)
             sample.set_metainfo(dict(**meta, batch_input_shape=batch_shape, pad_shape=pad_shape))

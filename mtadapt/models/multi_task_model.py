@@ -65,7 +65,7 @@ class MultiTaskModel(BaseModel):
 
         Args:
             inputs: images ``(N, 3, H, W)``, normalised and padded.
-            data_samples: one sample an image.
+            data_samples: one sample an image, as :class:`~mtadapt.models.MultiTaskDataPreprocessor` leaves it.
             mode: ``loss``, ``predict`` or ``tensor`` (the shared features).
         """
         if mode == "loss":

@@ -214,7 +214,27 @@ def _convolve_backward(
 ) -> tuple[Tensor, ...]:
     """Gradients by input, weight, offset, mask and bias."""
     tensors = [computed(tensor, like=input) for tensor in (grad_output, input, weight, offset, mask, bias)]
-    return torch.ops.torchvision._deform_conv2d_backward(*tensors, *geometry, use_mask)
+    gradients = list(torch.ops.torchvision._deform_conv2d_backward(*tensors, *geometry, use_mask))
+    gradients[2] = gradients[2].masked_fill(_outside(tensors[3], weight.shape[2:], geometry), 0)
+    return tuple(gradients)
+
+
+def _outside(offset: Tensor, kernel_size: tuple[int, ...], geometry: tuple[int, ...]) -> Tensor:
+    """Find the sampling points at or beyond -1, ``(B, 2 * deformable_group * kH * kW, H_out, W_out)``.
+
+    Exactly at -1, where padding and the initial offset 0 put the points of the border, the sample has a kink.
+    torchvision takes the slope on the inner side, mmcv that on the outer side, which is 0.
+    """
+    points = offset.unflatten(1, (-1, kernel_size[0] * kernel_size[1], 2))
+    outside = []
+    for axis in (0, 1):
+        stride, padding, dilation = geometry[axis], geometry[2 + axis], geometry[4 + axis]
+        start = torch.arange(offset.shape[2 + axis], device=offset.device) * stride - padding
+        tap = torch.arange(kernel_size[axis], device=offset.device) * dilation
+        tap = tap.repeat_interleave(kernel_size[1]) if axis == 0 else tap.repeat(kernel_size[0])
+        position = tap[:, None, None] + (start[:, None] if axis == 0 else start)
+        outside.append(points[:, :, :, axis] + position <= -1)
+    return (outside[0] | outside[1])[:, :, :, None].expand_as(points).reshape(offset.shape)
 
 
 def _no_mask_and_bias(input: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -138,6 +138,16 @@ def test_order_batches_and_repeated_samples_do_not_matter():
     assert equal(evaluate(samples + samples[:5] + samples[:3], batch=1), expected)
 
 
+def test_equal_scores_are_ordered_by_path(tmp_path):
+    frames = detection_frames()
+    for frame in frames:
+        frame["predictions"] = [(name, 0.5, box) for name, _, box in frame["predictions"]]
+    samples = [sample(f["name"], det=det_sample(f, 99 - i)) for i, f in enumerate(frames)]
+    expected = {f"det/bbox_{name}": value for name, value in coco_numbers(frames, tmp_path).items()}
+    assert evaluate(samples, {"det": COCO}) == evaluate(samples[::-1], {"det": COCO}) == expected
+    assert coco_numbers(frames[::-1], tmp_path)["mAP_50"] != expected["det/bbox_mAP_50"]
+
+
 def test_equal_names_in_two_folders_and_equal_img_ids_are_two_images(tmp_path):
     frames = detection_frames(images=4)
     samples = [
@@ -217,11 +227,11 @@ class CollectsItself(BaseMetric):
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
-        ({}, r"metrics={} of MultiTaskMetric: give a dict"),
-        ({"det": {"metric": "bbox"}}, r"metrics\['det'\]=.* with a 'type'"),
-        ({"det": {"type": "mmdet.KokoMetric"}}, r"metrics\['det'\]: 'KokoMetric' cannot be built: KokoMetric is not"),
-        ({"det": {"type": "NoMetric"}}, r"metrics\['det'\]: 'NoMetric' cannot be built: NoMetric is not"),
-        ({"det": {"type": "mmdet.CocoMetric", "metric": "box"}}, r"metrics\['det'\]: .*but got box"),
+        ({}, r"tasks={} of MultiTaskMetric: give a dict"),
+        ({"det": {"metric": "bbox"}}, r"tasks\['det'\]=.* with a 'type'"),
+        ({"det": {"type": "mmdet.KokoMetric"}}, r"tasks\['det'\]: 'KokoMetric' cannot be built: KokoMetric is not"),
+        ({"det": {"type": "NoMetric"}}, r"tasks\['det'\]: 'NoMetric' cannot be built: NoMetric is not"),
+        ({"det": {"type": "mmdet.CocoMetric", "metric": "box"}}, r"tasks\['det'\]: .*but got box"),
         ({"det": CollectsItself()}, r"CollectsItself collects its results in a way of its own"),
     ],
 )
@@ -244,7 +254,7 @@ def test_wrong_meta(meta, message):
 
 
 def test_wrong_samples():
-    metric = METRICS.build({"type": "MultiTaskMetric", "metrics": {"det": COCO}})
+    metric = METRICS.build({"type": "MultiTaskMetric", "tasks": {"det": COCO}})
     frame = detection_frames(images=1)[0]
     with pytest.raises(MTAdaptError, match="dataset_meta of MultiTaskMetric is not set"):
         metric.process(None, [sample("a.jpg", det=det_sample(frame))])

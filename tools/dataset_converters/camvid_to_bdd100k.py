@@ -79,7 +79,8 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
         raise MTAdaptError(f"{path} has shape {mask.shape} and type {mask.dtype}, a mask has one channel of uint8")
     if mask.shape != size:
         raise MTAdaptError(
-            f"{path} is {mask.shape[1]}x{mask.shape[0]} but its image is {size[1]}x{size[0]}, use masks and images of one release"
+            f"{path} is {mask.shape[1]}x{mask.shape[0]} but its image is {size[1]}x{size[0]}, "
+            "use masks and images of one release"
         )
     if mask.max() >= len(TRAIN_IDS):
         raise MTAdaptError(

@@ -32,7 +32,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", default="640x360", help="width x height in pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: %(default)s)")
     parser.add_argument(
-        "--sem-seg-fraction", type=float, default=1.0, help="share of the images with a semantic map (default: %(default)s)"
+        "--sem-seg-fraction",
+        type=float,
+        default=1.0,
+        help="share of the images with a semantic map (default: %(default)s)",
     )
     parser.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
     parser.add_argument("--overwrite", action="store_true", help="replace scenes that were written with other options")

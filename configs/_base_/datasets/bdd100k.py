@@ -49,8 +49,8 @@ test_dataloader = val_dataloader
 
 val_evaluator = dict(
     type="MultiTaskMetric",
-    metrics=dict(
-        det=dict(type="mmdet.CocoMetric", metric="bbox"),
+    tasks=dict(
+        det=dict(type="mmdet.CocoMetric", metric="bbox", proposal_nums=(1, 10, 100)),
         sem_seg=dict(type="mmseg.IoUMetric", iou_metrics=["mIoU"]),
         drivable=dict(type="DrivableMetric"),
     ),

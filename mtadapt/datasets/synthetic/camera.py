@@ -72,7 +72,7 @@ class Camera:
         return self.to_image(local), depth
 
     def ground(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where each pixel's ray meets the ground: X, Z and distance, each ``(H, W)`` float32; inf above the horizon."""
+        """Where each pixel's ray meets the ground: X, Z and distance, each ``(H, W)``, inf above the horizon."""
         u = ((np.arange(self.width) + 0.5 - self.centre[0]) / self.focal).astype(np.float32)
         v = ((np.arange(self.height) + 0.5 - self.centre[1]) / self.focal).astype(np.float32)[:, None]
         rows = self.rotation.astype(np.float32)

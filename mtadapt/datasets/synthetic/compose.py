@@ -90,7 +90,8 @@ def random_road(rng: np.random.Generator, scene: str) -> RoadLayout:
         verge = tuple(float(v) for v in rng.uniform(3.0, 8.0, 2))
         return RoadLayout(
             lanes=1, own_lane=0, opposite=1, lane_width=float(rng.uniform(3.0, 3.6)), parking=(parking[0], parking[1]),
-            pavement=(1.8, 1.8), verge=(verge[0], verge[1]), bend=bend, crossing=crossing, offset=offset, dash_start=dash,
+            pavement=(1.8, 1.8), verge=(verge[0], verge[1]), bend=bend, crossing=crossing, offset=offset,
+            dash_start=dash,
         )  # fmt: skip
     lanes = int(rng.choice([1, 2, 3], p=[0.3, 0.45, 0.25]))
     one_way = rng.random() < 0.2
@@ -128,7 +129,9 @@ class Roadside:
             things += self._highway_middle()
         elif self.road.median > 0.5:
             middle = self.road.left - self.road.median / 2
-            things += [Plant(self.rng, self._pose(middle, z), "hedge", self.light.snow) for z in self._row(8, 90, 7, 16)]
+            things += [
+                Plant(self.rng, self._pose(middle, z), "hedge", self.light.snow) for z in self._row(8, 90, 7, 16)
+            ]
         if self.road.crossing is not None:
             things += self._crossing_lights()
         return things
@@ -188,7 +191,7 @@ class Roadside:
         color = np.array(tones[kind]) * self.rng.uniform(0.75, 1.15) + self.rng.normal(0, 8, 3)
         height = float(self.rng.uniform(0.9, 2.0))
         pieces: list[Thing] = []
-        for z in np.arange(start, end - 2.0, 3.0):
+        for z in np.arange(start, end - 2.0, 3.0).tolist():
             if 1.0 < z < 110:
                 pieces.append(Barrier(self._pose(place, z + 1.5), kind, 3.02, color, height))
         return pieces
@@ -203,11 +206,15 @@ class Roadside:
 
     def _pavement_row(self, side: int) -> list[Thing]:
         """Trees, lamps, signs, bins and hedges between kerb and plots."""
-        rng, things = self.rng, []
+        rng = self.rng
+        things: list[Thing] = []
         number = 0 if side < 0 else 1
         kerb, edge = self.road.kerbs[number] + side * 0.55, self.road.plots[number]
         if rng.random() < 0.6:
-            things += [Plant(rng, self._pose(kerb + side * 0.3, z), "tree", self.light.snow) for z in self._row(6, 110, 8, 19, 3)]
+            things += [
+                Plant(rng, self._pose(kerb + side * 0.3, z), "tree", self.light.snow)
+                for z in self._row(6, 110, 8, 19, 3)
+            ]
         wood = self.scene == "residential" and rng.random() < 0.5
         height = float(rng.uniform(6.0, 8.5))
         lamps = [StreetLamp(self._pose(kerb, z), -side * 2.2, height, wood) for z in self._row(5, 120, 22, 30)]
@@ -217,34 +224,46 @@ class Roadside:
         things += [Bin(rng, self._pose(kerb + side * 0.3, z)) for z in self._row(4, 50, 18, 60)]
         if self.road.verge[number] > 2.5:
             for z in self._row(5, 80, 7, 20, 4):
-                things.append(Plant(rng, self._pose(edge - side * 0.9, z), "hedge", self.light.snow, float(rng.uniform(2, 5))))
+                things.append(
+                    Plant(rng, self._pose(edge - side * 0.9, z), "hedge", self.light.snow, float(rng.uniform(2, 5)))
+                )
         return things
 
     def _highway_side(self, side: int) -> list[Thing]:
-        rng, things = self.rng, []
+        rng = self.rng
+        things: list[Thing] = []
         edge = self.road.kerbs[0 if side < 0 else 1]
         choice = rng.random()
         if choice < 0.65:
             kind = "guard rail" if choice < 0.4 else "wall"
             height = 0.75 if kind == "guard rail" else float(rng.uniform(1.0, 3.5))
             color = np.array([150.0, 150, 148]) * rng.uniform(0.8, 1.1)
-            for z in np.arange(1.5, 140, 4.0):
+            for z in np.arange(1.5, 140, 4.0).tolist():
                 things.append(Barrier(self._pose(edge + side * 0.7, z + 2), kind, 4.02, color, height))
         things += [
-            Plant(rng, self._pose(edge + side * rng.uniform(5, 30), z), str(rng.choice(["tree", "conifer"])), self.light.snow)
+            Plant(
+                rng,
+                self._pose(edge + side * rng.uniform(5, 30), z),
+                str(rng.choice(["tree", "conifer"])),
+                self.light.snow,
+            )
             for z in self._row(14, 170, 4, 13)
         ]
         if rng.random() < 0.5:
-            things += [StreetLamp(self._pose(edge + side * 1.6, z), -side * 2.5, 9.5) for z in self._row(12, 150, 30, 38)]
+            things += [
+                StreetLamp(self._pose(edge + side * 1.6, z), -side * 2.5, 9.5) for z in self._row(12, 150, 30, 38)
+            ]
         if side > 0:
             things += [TrafficSign(rng, self._pose(edge + 1.8, z), "limit") for z in self._row(15, 90, 35, 80)]
         return things
 
     def _highway_middle(self) -> list[Thing]:
-        rng, road, things = self.rng, self.road, []
+        rng, road = self.rng, self.road
+        things: list[Thing] = []
         if rng.random() < 0.6:
             middle, color = road.left - road.median / 2, np.array([160.0, 162, 164]) * rng.uniform(0.8, 1.05)
-            things += [Barrier(self._pose(middle, z + 2), "wall", 4.02, color, 0.95) for z in np.arange(1.5, 140, 4.0)]
+            for z in np.arange(1.5, 140, 4.0).tolist():
+                things.append(Barrier(self._pose(middle, z + 2), "wall", 4.02, color, 0.95))
         if rng.random() < 0.45:
             z = float(rng.uniform(25, 70))
             left, right = road.left - 0.8, road.kerbs[1] + 0.5
@@ -253,7 +272,8 @@ class Roadside:
         return things
 
     def _crossing_lights(self) -> list[Thing]:
-        rng, road, things = self.rng, self.road, []
+        rng, road = self.rng, self.road
+        things: list[Thing] = []
         crossing = road.crossing
         assert crossing is not None
         if crossing.rails:

@@ -1,4 +1,4 @@
-"""Everything that is done to whole pictures: ground texture, shine of lamps, rain, snow, and the camera's own faults."""
+"""What is done to whole pictures: ground texture, shine of lamps, rain, snow, and the camera's own faults."""
 
 from __future__ import annotations
 
@@ -112,7 +112,9 @@ def snow(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     layer = np.zeros((height, width), np.uint8)
     for x, y, share, value in rng.uniform([0, 0, 0, 90], [1, 1, 1, 235], (260, 4)):
         radius = max(0.6, width / 320 * (0.5 + 1.6 * share**6))
-        cv2.circle(layer, (int(x * width * 16), int(y * height * 16)), int(radius * 16), (value,), cv2.FILLED, cv2.LINE_AA, 4)
+        cv2.circle(
+            layer, (int(x * width * 16), int(y * height * 16)), int(radius * 16), (value,), cv2.FILLED, cv2.LINE_AA, 4
+        )
     mix = cv2.GaussianBlur(layer, (0, 0), max(width / 600, 0.5)).astype(np.float32)[..., None] / 255
     return (image * (1 - mix) + np.float32(238) * mix).astype(np.uint8)
 

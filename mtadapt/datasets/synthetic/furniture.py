@@ -102,9 +102,17 @@ class TrafficSign(Thing):
                     (rectangle(-0.2, -0.03, -0.25, 0.08), black), (rectangle(0.04, 0.2, -0.25, 0.08), black),
                     (rectangle(-0.2, 0.2, 0.18, 0.28), black)]  # fmt: skip
         if self.form == "warning":
-            return [(circle(0, 0, 0.48, 4), black), (circle(0, 0, 0.44, 4), yellow), (rectangle(-0.05, 0.05, -0.2, 0.22), black)]
+            return [
+                (circle(0, 0, 0.48, 4), black),
+                (circle(0, 0, 0.44, 4), yellow),
+                (rectangle(-0.05, 0.05, -0.2, 0.22), black),
+            ]
         if self.form == "round":
-            return [(circle(0, 0, 0.38, 16), red), (circle(0, 0, 0.29, 16), white), (rectangle(-0.15, 0.15, -0.1, 0.1), black)]
+            return [
+                (circle(0, 0, 0.38, 16), red),
+                (circle(0, 0, 0.29, 16), white),
+                (rectangle(-0.15, 0.15, -0.1, 0.1), black),
+            ]
         if self.form == "give way":
             down = np.array([[-0.45, 0.35], [0.45, 0.35], [0, -0.42]])
             return [(down, red), (down * 0.6 + [0, 0.04], white)]
@@ -143,7 +151,9 @@ class Gantry(Thing):
             centre = middle + [place, 6.1, -0.3]
             gain = 0.75 if pen.light.night else 1.0
             white, green = np.array([225.0, 228, 228]) * gain, np.array([84.0, 112, 22]) * gain
-            pen.faces([_upright(centre, rectangle(-wide / 2, wide / 2, -tall / 2, tall / 2))], white, lamp=pen.light.night)
+            pen.faces(
+                [_upright(centre, rectangle(-wide / 2, wide / 2, -tall / 2, tall / 2))], white, lamp=pen.light.night
+            )
             inner = rectangle(-wide / 2 + 0.08, wide / 2 - 0.08, -tall / 2 + 0.08, tall / 2 - 0.08)
             pen.faces([_upright(centre, inner)], green, detail=True, lamp=pen.light.night)
             for row in (-0.22, 0.18):
@@ -194,10 +204,12 @@ class Barrier(Thing):
         details: list[Detail] = []
         bottom = 0.45 if kind == "guard rail" else 0.0
         if kind == "fence":
-            for place in np.arange(-half, half, 0.5):
+            for place in np.arange(-half, half, 0.5).tolist():
                 details.append(Detail(-1, rectangle(place, place + 0.07, 0, height), color * 0.62))
             for level in (0.2, 0.85):
-                details.append(Detail(-1, rectangle(-half, half, height * level - 0.04, height * level + 0.04), color * 0.75))
+                details.append(
+                    Detail(-1, rectangle(-half, half, height * level - 0.04, height * level + 0.04), color * 0.75)
+                )
         elif kind == "wall":
             details.append(Detail(-1, rectangle(-half, half, height - 0.14, height), color * 1.15))
             details.append(Detail(-1, rectangle(-half, -half + 0.05, 0, height), color * 0.75))

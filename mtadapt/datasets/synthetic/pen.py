@@ -32,7 +32,7 @@ class Pen:
 
     Attributes:
         tracked: Owners that will need a box.
-        extents: Tracked owner -> ``[left, top, right, bottom]`` of its shapes in painted pixels, also outside the image.
+        extents: Tracked owner -> ``[left, top, right, bottom]`` of its shapes, in painted pixels and also outside.
         glows: Lamps to be lit when the painting is done.
     """
 

@@ -13,6 +13,7 @@ from mtadapt.datasets.synthetic.pen import TOWARDS, Pen
 from mtadapt.datasets.synthetic.solid import Pose
 from mtadapt.datasets.synthetic.thing import Thing
 
+LIMB_SCALE = 9.0  # painted pixels in a metre below which a person is painted without arms
 SKIN = np.array([[170, 195, 232], [140, 170, 215], [95, 130, 180], [60, 88, 130], [40, 58, 88]], float)
 HAIR = np.array([[28, 26, 26], [34, 44, 62], [60, 96, 130], [110, 112, 116], [40, 60, 92]], float)
 # Ours: clothes are mostly dull, some are bright.
@@ -76,8 +77,10 @@ def walking(rng: np.random.Generator, height: float) -> Skeleton:
     elbows = pair(0.125 * build, 0.635, -0.06 * step) + [0, 0, -0.015]
     hands = pair(0.125 * build, 0.485, -0.13 * step) + [0, 0, 0.02]
     head = np.array([0.0, 0.925, 0.015])
-    joints = (hips, knees, feet, shoulders, elbows, hands, head)
-    return Skeleton(*(joint * height for joint in joints), build * height / 1.75)
+    hips, knees, feet, shoulders, elbows, hands, head = (
+        joint * height for joint in (hips, knees, feet, shoulders, elbows, hands, head)
+    )
+    return Skeleton(hips, knees, feet, shoulders, elbows, hands, head, build * height / 1.75)
 
 
 def riding(rng: np.random.Generator, motorcycle: bool) -> Skeleton:
@@ -104,7 +107,7 @@ def draw_person(pen: Pen, pose: Pose, skeleton: Skeleton, clothes: Clothes) -> N
     hips, knees, feet, shoulders, elbows, hands = (world[2 * i : 2 * i + 2] for i in range(6))
     head, build = world[12], skeleton.build
     here = pen.camera.position
-    back_to_us = float((world[6] - world[7])[0]) < 0 and np.cos(pose.yaw) > 0
+    back_to_us = bool(np.cos(pose.yaw) > 0)
     left_is_far = np.linalg.norm(shoulders[0] - here) > np.linalg.norm(shoulders[1] - here)
     far, near = (0, 1) if left_is_far else (1, 0)
 
@@ -122,6 +125,12 @@ def draw_person(pen: Pen, pose: Pose, skeleton: Skeleton, clothes: Clothes) -> N
         toe = feet[side] + (pose.to_world(np.array([[0, 0, 0.12]]))[0] - pose.to_world(np.zeros((1, 3)))[0])
         limb(feet[side], toe, 0.05, 0.04, clothes.shoes)
 
+    if pen.scale_at(head) * build < LIMB_SCALE:  # a few pixels high: legs, body and head will do
+        limb(hips[far], feet[far], 0.08, 0.06, clothes.legs * 0.82)
+        limb(hips[near], feet[near], 0.08, 0.06, clothes.legs)
+        _torso(pen, hips, shoulders, clothes, build)
+        limb(head - [0, 0.05, 0], head, 0.09, 0.1, clothes.hair if back_to_us else clothes.skin)
+        return
     arm(far)
     leg(far, 0.82)
     leg(near, 1.0)
@@ -131,7 +140,7 @@ def draw_person(pen: Pen, pose: Pose, skeleton: Skeleton, clothes: Clothes) -> N
         limb(back + [0, 0.12, 0], back - [0, 0.13, 0], 0.13, 0.14, clothes.bag)
     neck = shoulders.mean(axis=0)
     limb(neck, head, 0.05, 0.05, clothes.skin * 0.9)
-    _head(pen, pose, head, build, clothes, back_to_us)
+    _head(pen, pose, head, build, clothes)
     arm(near)
     if clothes.umbrella is not None:
         _umbrella(pen, hands[near], head, clothes.umbrella)
@@ -156,9 +165,7 @@ def _torso(pen: Pen, hips: np.ndarray, shoulders: np.ndarray, clothes: Clothes, 
     pen.outline(outline, clothes.top, float(joints[0, 0]), float(depths.mean()), TOWARDS)
 
 
-def _head(
-    pen: Pen, pose: Pose, head: np.ndarray, build: float, clothes: Clothes, back_to_us: bool
-) -> None:
+def _head(pen: Pen, pose: Pose, head: np.ndarray, build: float, clothes: Clothes) -> None:
     """Face and hair, or a helmet; from behind one sees only hair."""
     up = np.array([0.0, 0.03 * build, 0.0])
     cover = clothes.helmet if clothes.helmet is not None else clothes.hair

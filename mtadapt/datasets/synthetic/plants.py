@@ -58,7 +58,7 @@ class Plant(Thing):
             radii = half * rng.uniform(0.34, 0.52, count)
             places = np.column_stack([spread * np.cos(turn), y, spread * np.sin(turn)])
         elif self.form == "conifer":
-            up = np.linspace(0.05, 1, count)
+            up = np.asarray(np.linspace(0.05, 1, count), np.float64)
             radii = self.crown * 0.5 * (1.05 - up) * 0.8 + 0.12
             x = rng.uniform(-0.35, 0.35, count) * radii
             places = np.column_stack([x, self.height * (0.1 + 0.86 * up), np.zeros(count)])

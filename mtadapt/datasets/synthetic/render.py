@@ -25,7 +25,14 @@ SUPERSAMPLE_UP_TO = 640 * 400
 MIN_SHARE, MIN_PIXELS, MIN_SIDE = 0.08, 10, 2
 OCCLUDED_BELOW = 0.92
 GROUND = ("road", "direct lane", "alternative lane", "sidewalk", "terrain", "rail track")
-ROUGHNESS = {"road": 0.05, "direct lane": 0.05, "alternative lane": 0.05, "sidewalk": 0.06, "terrain": 0.15, "rail track": 0.25}
+ROUGHNESS = {
+    "road": 0.05,
+    "direct lane": 0.05,
+    "alternative lane": 0.05,
+    "sidewalk": 0.06,
+    "terrain": 0.15,
+    "rail track": 0.25,
+}
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,8 @@ def _paint_background(pen: Pen, description: Description, registry: Registry, rn
 
 def _paint_shadows(pen: Pen, things: list[Thing]) -> None:
     """Darken the ground under things, and where they stand in the way of the sun."""
-    under, cast = [], []
+    under: list[np.ndarray] = []
+    cast: list[np.ndarray] = []
     light = pen.light
     slide = -light.sun / max(float(light.sun[1]), 0.2)
     for thing in things:

@@ -99,7 +99,9 @@ class RoadLayout:
         """Direction of the road at ``z`` in radians."""
         return float(np.arctan(self.bend * np.clip(z, 0, 160)))
 
-    def strip(self, left: float, right: float, start: float = NEAREST, end: float = FURTHEST, y: float = 0.0) -> np.ndarray:
+    def strip(
+        self, left: float, right: float, start: float = NEAREST, end: float = FURTHEST, y: float = 0.0
+    ) -> np.ndarray:
         """World polygon of the ground between two lateral places and two depths."""
         count = 2 if self.bend == 0 else 14
         share = np.linspace(0, 1, count) ** 2
@@ -175,7 +177,8 @@ class RoadPainter:
                 continue
             self._fill("sidewalk", self.colors.pavement, self.road.strip(kerb, kerb + side * width))
             joints = [
-                self.road.strip(kerb + side * 0.2, kerb + side * width, z, z + 0.05, 0.0) for z in np.arange(3.0, 30.0, 1.5)
+                self.road.strip(kerb + side * 0.2, kerb + side * width, z, z + 0.05, 0.0)
+                for z in np.arange(3.0, 30.0, 1.5).tolist()
             ]
             self._fill(None, self.colors.pavement * 0.86, *joints)
             self._fill("sidewalk", self.colors.kerb, self.road.strip(kerb, kerb + side * 0.22))
@@ -188,7 +191,11 @@ class RoadPainter:
             left, right = self.road.kerbs
             self._fill("rail track", np.array([88.0, 98, 108]), across(start, end))
             self._fill("road", self.colors.asphalt * 0.93, self.road.strip(left, right, start, end))
-            rails = [across(middle + s, middle + s + 0.12) for middle in (start + end) / 2 + np.array([0.0]) for s in (-0.78, 0.66)]
+            rails = [
+                across(middle + s, middle + s + 0.12)
+                for middle in (start + end) / 2 + np.array([0.0])
+                for s in (-0.78, 0.66)
+            ]
             self._fill(None, np.array([150.0, 148, 146]), *rails)
             return
         if max(self.road.pavement) > 0:
@@ -201,7 +208,9 @@ class RoadPainter:
         self._fill("road", self.colors.asphalt, across(start, end))
         middle = (start + end) / 2
         dashes = [
-            np.array([[x, 0, middle - 0.08], [x, 0, middle + 0.08], [x + 2.5, 0, middle + 0.08], [x + 2.5, 0, middle - 0.08]])
+            np.array(
+                [[x, 0, middle - 0.08], [x, 0, middle + 0.08], [x + 2.5, 0, middle + 0.08], [x + 2.5, 0, middle - 0.08]]
+            )
             for x in (*np.arange(self.road.kerbs[1] + 3, 60, 6), *np.arange(self.road.kerbs[0] - 5.5, -60, -6))
         ]
         self._fill(None, YELLOW, *dashes)
@@ -237,7 +246,9 @@ class RoadPainter:
         for number in range(1, road.lanes):
             self._line(road.left + number * road.lane_width, WHITE, gaps, dashed=not road.solid)
         for number in range(1, road.opposite):
-            self._line(road.lane(-1) + road.lane_width / 2 - number * road.lane_width, WHITE, gaps, dashed=not road.solid)
+            self._line(
+                road.lane(-1) + road.lane_width / 2 - number * road.lane_width, WHITE, gaps, dashed=not road.solid
+            )
         if road.opposite and road.median <= 0.5:
             for side in (-0.13, 0.13):
                 self._line(road.left + side, YELLOW, gaps, dashed=False)
@@ -255,7 +266,7 @@ class RoadPainter:
             if not dashed:
                 polygons.append(self.road.strip(place - half, place + half, start, end))
                 continue
-            for z in np.arange(NEAREST + self.road.dash_start, 75.0, 9.0):
+            for z in np.arange(NEAREST + self.road.dash_start, 75.0, 9.0).tolist():
                 if z >= start and z + 3.0 <= end:
                     polygons.append(self.road.strip(place - half, place + half, z, z + 3.0))
         for polygon in polygons:  # one by one: their depths differ, and with them light and haze
@@ -267,7 +278,8 @@ class RoadPainter:
         left, right = road.kerbs
         if crossing.stripes:
             for start in (crossing.start - 3.4, crossing.end + 0.4):
-                stripes = [road.strip(x, x + 0.5, start, start + 3.0) for x in np.arange(left + 0.4, right - 0.6, 1.05)]
+                places = np.arange(left + 0.4, right - 0.6, 1.05).tolist()
+                stripes = [road.strip(x, x + 0.5, start, start + 3.0) for x in places]
                 self._fill(None, WHITE, *stripes)
         stop = crossing.start - (4.4 if crossing.stripes else 1.2)
         self._fill(None, WHITE, road.strip(road.left + 0.2, road.right, stop - 0.4, stop))

@@ -9,7 +9,7 @@ import numpy as np
 
 from mtadapt.datasets.synthetic.pen import Pen
 
-DETAIL_SCALE = 7.0  # painted pixels in a metre below which details are left out
+DETAIL_SCALE = 9.0  # painted pixels in a metre below which details are left out
 
 
 @dataclass(frozen=True)

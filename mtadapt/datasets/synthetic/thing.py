@@ -73,6 +73,7 @@ def painting_order(things: Sequence[Thing]) -> list[int]:
     if not things:
         return []
     x0, x1, z0, z1 = np.array([thing.bounds() for thing in things]).T
+    spread = np.array([thing.spread for thing in things])
     tolerance = 0.05
     beyond = z0[:, None] >= z1[None, :] - tolerance  # [i, j]: i lies wholly further than j
     apart = ~beyond & ~beyond.T
@@ -84,8 +85,16 @@ def painting_order(things: Sequence[Thing]) -> list[int]:
     behind &= ~tied | nearer
     unsettled = ~behind & ~behind.T
     behind |= unsettled & nearer
+    behind &= _overlap_in_view(x0 - spread, x1 + spread, z0 - spread, z1 + spread)
     np.fill_diagonal(behind, False)
     return _topological(behind, z0 + z1)
+
+
+def _overlap_in_view(x0: np.ndarray, x1: np.ndarray, z0: np.ndarray, z1: np.ndarray) -> np.ndarray:
+    """Which pairs of ground rectangles share a direction of sight ``(N, N)``; the order of others does not matter."""
+    near, far = np.maximum(z0, 0.3), np.maximum(z1, 0.3)
+    left, right = np.minimum(x0 / near, x0 / far), np.maximum(x1 / near, x1 / far)
+    return (left[:, None] <= right[None, :]) & (left[None, :] <= right[:, None])
 
 
 def _topological(behind: np.ndarray, distance: np.ndarray) -> list[int]:

@@ -80,7 +80,8 @@ class Traffic:
         return TwoWheeler(self.rng, pose, motorcycle=kind == 3, lamps=lamps)
 
     def _in_lane(self, lane: int) -> list[Thing]:
-        rng, things = self.rng, []
+        rng = self.rng
+        things: list[Thing] = []
         yaw = 0.0 if lane >= 0 else np.pi
         gap = 9.0 / max(self.busy, 0.08)
         own = lane == self.road.own_lane
@@ -101,25 +102,29 @@ class Traffic:
         return things
 
     def _parked(self, side: int) -> list[Thing]:
-        rng, things = self.rng, []
+        rng = self.rng
+        things: list[Thing] = []
         left, right = self.road.kerbs
         place = left + 1.15 if side == 0 else right - 1.15
         share = float(rng.uniform(0.1, 0.95))
         crossing = self.road.crossing
-        for z in np.arange(rng.uniform(1.0, 6.0), 90.0, 6.1):
+        for z in np.arange(rng.uniform(1.0, 6.0), 90.0, 6.1).tolist():
             if rng.random() > share or (crossing is not None and crossing.start - 8 < z < crossing.end + 7):
                 continue
             yaw = (0.0 if side == 1 or self.road.opposite == 0 else np.pi) + float(rng.normal(0, 0.03))
             pose = self._pose(place + float(rng.normal(0, 0.08)), z, yaw)
             if rng.random() < 0.06:
-                self._add(things, make_truck(rng, pose, False) if rng.random() < 0.3 else TwoWheeler(rng, pose, True, False))
+                self._add(
+                    things, make_truck(rng, pose, False) if rng.random() < 0.3 else TwoWheeler(rng, pose, True, False)
+                )
             else:
                 self._add(things, make_car(rng, pose, False))
         return things
 
     def _on_crossing(self) -> list[Thing]:
         """Vehicles that cross from both sides, and some that turn."""
-        rng, things = self.rng, []
+        rng = self.rng
+        things: list[Thing] = []
         crossing = self.road.crossing
         assert crossing is not None
         quarter = crossing.width / 4
@@ -132,7 +137,9 @@ class Traffic:
                 x += direction * (thing.length + float(rng.uniform(2, 15)))
                 self._add(things, thing)
         if rng.random() < 0.3 and self.road.opposite:
-            pose = Pose(float(rng.uniform(left, right)), crossing.start + crossing.width / 2, float(rng.uniform(2.2, 3.9)))
+            pose = Pose(
+                float(rng.uniform(left, right)), crossing.start + crossing.width / 2, float(rng.uniform(2.2, 3.9))
+            )
             self._add(things, make_car(rng, pose, self.light.lamps))
         return things
 
@@ -148,7 +155,8 @@ class Traffic:
 
     def _walkers(self, side: int) -> list[Thing]:
         """People on one pavement, alone and in groups, and bicycles that lean there."""
-        rng, things = self.rng, []
+        rng = self.rng
+        things: list[Thing] = []
         width = self.road.pavement[side]
         if width <= 0:
             return things
@@ -168,7 +176,8 @@ class Traffic:
         return things
 
     def _on_stripes(self) -> list[Thing]:
-        rng, things = self.rng, []
+        rng = self.rng
+        things: list[Thing] = []
         crossing = self.road.crossing
         assert crossing is not None
         left, right = self.road.kerbs

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from mtadapt.datasets.synthetic.camera import NEAR
-from mtadapt.datasets.synthetic.people import draw_person, random_clothes, riding
 from mtadapt.datasets.synthetic.pen import TOWARDS, Pen
+from mtadapt.datasets.synthetic.people import draw_person, random_clothes, riding
 from mtadapt.datasets.synthetic.solid import Pose, circle
 from mtadapt.datasets.synthetic.thing import Thing
 from mtadapt.datasets.synthetic.vehicles import HEAD_LIT, TAIL_LIT, TYRE, random_paint
@@ -80,7 +80,13 @@ class TwoWheeler(Thing):
         for forward in (-0.52, 0.52):
             self._wheel(pen, forward, 0.34, 0.06, np.array([108.0, 108, 108]))
         crank, seat, head = [0, 0.3, -0.02], [0, 0.88, -0.22], [0, 0.86, 0.38]
-        for start, end in ((crank, seat), (crank, head), (seat, head), (crank, [0, 0.34, -0.52]), (head, [0, 0.34, 0.52])):
+        for start, end in (
+            (crank, seat),
+            (crank, head),
+            (seat, head),
+            (crank, [0, 0.34, -0.52]),
+            (head, [0, 0.34, 0.52]),
+        ):
             self._bar(pen, start, end, 0.03, 0.03, self.paint)
         self._bar(pen, [0, 0.95, -0.34], [0, 0.95, -0.1], 0.06, 0.04, TYRE)
         self._bar(pen, head, [0, 1.04, 0.42], 0.025, 0.025, METAL)

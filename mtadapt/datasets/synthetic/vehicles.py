@@ -98,7 +98,9 @@ def make_car(rng: np.random.Generator, pose: Pose, lamps: bool, style: str | Non
     return Vehicle(pose, "car", parts, (width, top, length))
 
 
-def _underside(length: float, width: float, axles: Sequence[float] = (-0.31, 0.31), radius: float = 0.33) -> list[Prism]:
+def _underside(
+    length: float, width: float, axles: Sequence[float] = (-0.31, 0.31), radius: float = 0.33
+) -> list[Prism]:
     """The dark floor and the tyres as they are seen from behind and from the front."""
     parts = [box(length * 0.9, width * 0.9, 0.14, 0.4, UNDERSIDE)]
     for axle in axles:
@@ -116,9 +118,7 @@ def _wheels(length: float, axles: Sequence[float] = (-0.31, 0.31), radius: float
     return details
 
 
-def _body_details(
-    length: float, belt: float, lamps: bool, rng: np.random.Generator, half_width: float
-) -> list[Detail]:
+def _body_details(length: float, belt: float, lamps: bool, rng: np.random.Generator, half_width: float) -> list[Detail]:
     """Lamps, plates, grille, bumpers, sills and wheels of a car's lower body."""
     braking = lamps or rng.random() < 0.3
     tail, head = (TAIL_LIT if braking else TAIL), (HEAD_LIT if lamps else HEAD)
@@ -170,6 +170,22 @@ def _ends(lamps: bool, low: float, high: float) -> list[Detail]:
     return details
 
 
+def _cab(front: float, length: float, top: float, width: float, paint: np.ndarray, lamps: bool) -> Prism:
+    """The driver's cab of a truck whose nose is at ``front``."""
+    rear = front - length
+    outline = np.array([[rear, 0.45], [rear, top], [front - 0.35, top], [front, 1.5], [front, 0.45]])
+    window = np.array([[rear + 0.7, 1.55], [front - 0.3, 1.55], [front - 0.5, top - 0.2], [rear + 0.7, top - 0.2]])
+    details = [
+        Detail(2, rectangle(-0.9, 0.9, 0.12, 0.92), GLASS),
+        Detail(3, rectangle(-0.6, 0.6, 0.15, 0.6), TRIM),
+        Detail(-1, window, GLASS),
+    ]
+    for side in (-1, 1):
+        lamp = rectangle(side * 0.66, side * 0.94, 0.62, 0.8)
+        details.append(Detail(3, lamp, HEAD_LIT if lamps else HEAD, lamps, 0.14 if lamps else 0.0))
+    return Prism(outline, width / 2 - 0.05, paint, details=details)
+
+
 def make_truck(rng: np.random.Generator, pose: Pose, lamps: bool) -> Vehicle:
     """A box truck or an articulated lorry."""
     long = rng.random() < 0.35
@@ -180,17 +196,7 @@ def make_truck(rng: np.random.Generator, pose: Pose, lamps: bool) -> Vehicle:
     load = np.array([228.0, 228, 226]) if rng.random() < 0.6 else random_paint(rng) * 0.8 + 40
     front = length / 2
     axles = (-0.4, -0.3, 0.34) if long else (-0.28, 0.34)
-    nose = Prism(
-        np.array([[front - cab_length, 0.45], [front - cab_length, cab_top], [front - 0.35, cab_top], [front, 1.5], [front, 0.45]]),
-        width / 2 - 0.05,
-        paint,
-        details=[
-            Detail(2, rectangle(-0.9, 0.9, 0.12, 0.92), GLASS),
-            Detail(3, rectangle(-0.6, 0.6, 0.15, 0.6), TRIM),
-            *(Detail(3, rectangle(s * 0.66, s * 0.94, 0.62, 0.8), HEAD_LIT if lamps else HEAD, lamps, 0.14 * lamps) for s in (-1, 1)),
-            Detail(-1, np.array([[front - 1.5, 1.55], [front - 0.3, 1.55], [front - 0.5, cab_top - 0.2], [front - 1.5, cab_top - 0.2]]), GLASS),
-        ],
-    )  # fmt: skip
+    nose = _cab(front, cab_length, cab_top, width, paint, lamps)
     cargo_length = length - cab_length - 0.15
     stripe = random_paint(rng)
     middle = -length / 2 + cargo_length / 2
@@ -199,13 +205,17 @@ def make_truck(rng: np.random.Generator, pose: Pose, lamps: bool) -> Vehicle:
         *(Detail(0, rectangle(side * 0.93, side, 0.0, 1.0), load * 0.72) for side in (-1, 1)),
         Detail(0, rectangle(-1.0, 1.0, 0.95, 1.0), load * 0.72),
         Detail(0, rectangle(-1.0, 1.0, 0.0, 0.06), TRIM),
-        Detail(-1, rectangle(middle - cargo_length * 0.35, middle + cargo_length * 0.35, top * 0.55, top * 0.75), stripe),
+        Detail(
+            -1, rectangle(middle - cargo_length * 0.35, middle + cargo_length * 0.35, top * 0.55, top * 0.75), stripe
+        ),
         Detail(-1, rectangle(middle - cargo_length / 2, middle + cargo_length / 2, 0.85, 0.98), TRIM),
     ]
     if rng.random() < 0.5:
         details.append(Detail(0, rectangle(-0.7, 0.7, 0.4, 0.7), stripe))
     cargo = box(cargo_length, width, 0.85, top, load, forward=middle, details=details)
-    sill = box(length * 0.94, width * 0.86, 0.45, 0.9, TRIM, details=[*_ends(lamps, 0.2, 0.8), *_wheels(length, axles, 0.48)])
+    sill = box(
+        length * 0.94, width * 0.86, 0.45, 0.9, TRIM, details=[*_ends(lamps, 0.2, 0.8), *_wheels(length, axles, 0.48)]
+    )
     parts = [*_underside(length, width, axles, 0.48), sill, cargo, nose]
     return Vehicle(pose, "truck", parts, (width, top, length), by_distance=True)
 
@@ -225,7 +235,9 @@ def make_bus(rng: np.random.Generator, pose: Pose, lamps: bool) -> Vehicle:
     details.append(Detail(2, rectangle(-0.5, 0.5, 0.78, 0.9), TRIM))
     count = int(length / 1.35)
     for place in np.linspace(-length / 2 + 0.3, length / 2 - 1.3, count):
-        details.append(Detail(-1, rectangle(place, place + length / count - 0.3, 1.45, top - 0.55), glass, glass is not GLASS))
+        details.append(
+            Detail(-1, rectangle(place, place + length / count - 0.3, 1.45, top - 0.55), glass, glass is not GLASS)
+        )
     for place in (-0.1, 0.4):
         details.append(Detail(-1, rectangle(place * length, place * length + 1.0, 0.45, top - 0.5), GLASS * 0.9))
     axles = (-0.26, 0.3)

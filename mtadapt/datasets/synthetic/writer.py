@@ -128,10 +128,16 @@ def _run(jobs: list[tuple[Path, str, int, Options]], workers: int | None) -> Ite
     if count <= 1:
         yield from map(_write_one, jobs)
         return
-    # Forked workers start at once; elsewhere each one imports the package anew.
+    # Forked workers start at once; elsewhere each one imports the package anew. OpenCV's threads must end before the
+    # fork: a child that inherits a pool without its threads waits for them forever.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with context.Pool(count, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        yield from pool.imap(_write_one, jobs, chunksize=max(1, min(16, len(jobs) // (4 * count))))
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    try:
+        with context.Pool(count) as pool:
+            yield from pool.imap(_write_one, jobs, chunksize=max(1, min(16, len(jobs) // (4 * count))))
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _is_done(root: Path, options: Options, overwrite: bool) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from mmengine.hooks import Hook
 from mmengine.hooks.hook import DATA_BATCH
 from mmengine.runner import Runner
+from torch import Tensor
 
 from mtadapt.registry import HOOKS
 
@@ -41,7 +42,7 @@ class TaskProgressHook(Hook):
         for name, value in (outputs or {}).items():
             task, _, term = name.partition(".")
             if "loss" in term:
-                losses[task] += float(value)
+                losses[task] += float(value.detach() if isinstance(value, Tensor) else value)
         if losses:
             parts = [f"{task} {self._seen[task]:,} samples, loss {losses[task]:.4f}" for task in losses]
             runner.logger.info(f"Tasks: {'; '.join(parts)}")

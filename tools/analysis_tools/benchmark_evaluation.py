@@ -1,0 +1,118 @@
+"""Compare MultiTaskMetric with mmdet's CocoMetric and mmseg's IoUMetric on the same predictions.
+
+Example:
+    python tools/analysis_tools/benchmark_evaluation.py --images 300
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+
+ROUTES = ("stock", "mtadapt")
+# One thread, so that the seconds of the processor compare on a busy machine; and large blocks go back to the system at
+# once, or the peak memory would measure the allocator (it varied by a factor of two from run to run).
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1000000"}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--images", type=int, default=300, help="images, each with 100 detections and one map")
+    parser.add_argument("--size", type=int, nargs=2, default=(720, 1280), help="height and width of the maps")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="runs of each route, in turns; the smallest figures count"
+    )
+    parser.add_argument("--route", choices=ROUTES, help="run one route in this process and print its numbers")
+    return parser.parse_args()
+
+
+def run(route: str, images: int, size: tuple[int, int]) -> dict:
+    """Evaluate the same random predictions by one route; return its processor seconds, peak memory and numbers."""
+    import torch
+    from mmdet.structures import DetDataSample
+    from mmengine.evaluator import Evaluator
+    from mmengine.registry import init_default_scope
+    from mmengine.structures import InstanceData, PixelData
+    from mmseg.structures import SegDataSample
+
+    import mtadapt.evaluation  # noqa: F401
+    from mtadapt.structures import MultiTaskDataSample
+
+    init_default_scope("mtadapt")
+    generator = torch.Generator().manual_seed(0)
+    metas = {"det": {"classes": tuple("abcdefghij")}, "sem_seg": {"classes": tuple("abcdefghijklmnopqrs")}}
+    configs = {"det": {"type": "mmdet.CocoMetric"}, "sem_seg": {"type": "mmseg.IoUMetric"}}
+    # One map for all images: the generator's time and memory stay out of the comparison.
+    truth = torch.randint(0, 19, (1, *size), generator=generator)
+    predicted = torch.where(torch.rand(truth.shape, generator=generator) < 0.3, 0, truth)
+
+    def make(i: int) -> MultiTaskDataSample:
+        start = torch.rand(100, 2, generator=generator) * 500
+        boxes = torch.cat([start, start + 10 + torch.rand(100, 2, generator=generator) * 150], dim=1)
+        labels = torch.randint(0, 10, (100,), generator=generator)
+        instances = [{"bbox": boxes[k].tolist(), "bbox_label": int(labels[k]), "ignore_flag": 0} for k in range(20)]
+        meta = {"img_path": f"{i:06d}.jpg", "img_id": i, "ori_shape": size}
+        det = DetDataSample(metainfo={**meta, "instances": instances})
+        scores = torch.rand(100, generator=generator)
+        det.pred_instances = InstanceData(bboxes=boxes + 3, scores=scores, labels=labels)
+        seg = SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=truth), pred_sem_seg=PixelData(data=predicted))
+        sample = MultiTaskDataSample(metainfo={**meta, "labelled_tasks": ("det", "sem_seg")})
+        sample.set_task("det", det)
+        sample.set_task("sem_seg", seg)
+        return sample
+
+    if route == "mtadapt":
+        evaluators = {"": Evaluator({"type": "MultiTaskMetric", "metrics": configs})}
+        evaluators[""].dataset_meta = {"tasks": metas}
+    else:
+        evaluators = {task: Evaluator(config) for task, config in configs.items()}
+        for task, evaluator in evaluators.items():
+            evaluator.dataset_meta = metas[task]
+    seconds, numbers = 0.0, {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for i in range(images):
+            sample = make(i)
+            start = time.process_time()
+            for task, evaluator in evaluators.items():
+                evaluator.process([sample.get(task) if task else sample])
+            seconds += time.process_time() - start
+        start = time.process_time()
+        for evaluator in evaluators.values():
+            numbers.update(evaluator.evaluate(images))
+        seconds += time.process_time() - start
+    values = sorted((name.rpartition("/")[2], float(value)) for name, value in numbers.items())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": seconds, "peak MiB": peak, "numbers": values}
+
+
+def main() -> None:
+    args = parse_args()
+    if args.route:
+        print(json.dumps(run(args.route, args.images, tuple(args.size))))
+        return
+    best: dict[str, dict] = {}
+    for _ in range(args.repeats):
+        for route in ROUTES:
+            # A process each: the peak memory of a process never falls.
+            command = [sys.executable, __file__, "--route", route, "--images", str(args.images)]
+            command += ["--size", *map(str, args.size)]
+            out = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **ENVIRONMENT})
+            found = json.loads(out.stdout.splitlines()[-1])
+            for name in ("seconds", "peak MiB"):
+                found[name] = min(found[name], best.get(route, found)[name])
+            best[route] = found
+    stock, ours = (best[route] for route in ROUTES)
+    for name in ("seconds", "peak MiB"):
+        print(f"{name}: stock {stock[name]:.2f}, mtadapt {ours[name]:.2f}, ratio {ours[name] / stock[name]:.3f}")
+    print(f"equal numbers: {stock['numbers'] == ours['numbers']}")
+
+
+if __name__ == "__main__":
+    main()
