@@ -12,6 +12,9 @@ from mmengine.registry import DefaultScope
 
 import mtadapt  # noqa: F401
 
+# As env_cfg.mp_cfg does in every run: OpenCV's threads do not survive the fork of a data loader's workers.
+cv2.setNumThreads(0)
+
 WIDTH, HEIGHT = 64, 48
 
 

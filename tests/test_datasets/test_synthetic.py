@@ -278,7 +278,7 @@ def test_a_second_call_leaves_the_files_alone_and_a_lost_file_comes_back(tmp_pat
 
 def test_someone_elses_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    with pytest.raises(MTAdaptError, match="is not empty and has no synthetic.json, name an empty folder"):
+    with pytest.raises(MTAdaptError, match=r"is not empty and has no synthetic.json, name an empty folder"):
         write_bdd100k(tmp_path, 1, 1, (128, 96), overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
@@ -306,9 +306,9 @@ def test_bad_options(tmp_path: Path, change: dict, message: str) -> None:
 
 
 def test_an_unknown_attribute_is_an_error() -> None:
-    with pytest.raises(MTAdaptError, match="a.jpg: weather is 'hail', BDD100K knows rainy"):
+    with pytest.raises(MTAdaptError, match=r"a.jpg: weather is 'hail', BDD100K knows rainy"):
         frame_of("a.jpg", [], FrameAttributes(weather="hail"))
-    with pytest.raises(MTAdaptError, match="a.jpg: category is 'person', BDD100K knows pedestrian"):
+    with pytest.raises(MTAdaptError, match=r"a.jpg: category is 'person', BDD100K knows pedestrian"):
         frame_of("a.jpg", [replace(Box("person", 0, 0, 1, 1))], FrameAttributes())
     assert frame_of("a.jpg", [], FrameAttributes())["labels"] is None
 
@@ -328,6 +328,6 @@ def test_the_command_ends_with_one_line_for_a_bad_size(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, timeout=120)
     assert done.returncode == 2
     assert done.stderr == "error: size is 64x48, it must lie between 128x96 and 1920x1200 (width x height)\n"
-    with pytest.raises(MTAdaptError, match="--size is '128by96', write it as WIDTHxHEIGHT in pixels, e.g. 640x360"):
+    with pytest.raises(MTAdaptError, match=r"--size is '128by96', write it as WIDTHxHEIGHT in pixels, e.g. 640x360"):
         runpy.run_path(str(TOOL))["main"]([str(tmp_path / "out"), "--size", "128by96"])
     assert not (tmp_path / "out").exists()

@@ -109,8 +109,8 @@ def pairs_of(source: Path, split: str) -> list[tuple[Path, Path]]:
     for have, lack, what in ((masks, images, "image"), (images, masks, "mask")):
         for stem, path in have.items():
             if stem not in lack:
-                folder = split if what == "image" else f"{split}annot"
-                raise MTAdaptError(f"{path} has no {what} in {source / folder}, add {stem} there or remove this file")
+                wanted = source / (split if what == "image" else f"{split}annot")
+                raise MTAdaptError(f"{path} has no {what} in {wanted}, add {stem} there or remove this file")
     return [(path, masks[stem]) for stem, path in images.items()]
 
 

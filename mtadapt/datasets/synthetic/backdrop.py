@@ -28,6 +28,7 @@ class Backdrop:
 
     @classmethod
     def random(cls, rng: np.random.Generator, scene: str) -> Backdrop:
+        """Draw the backdrop of a scene of kind ``scene``."""
         town = scene == "city street" and rng.random() < 0.7
         count = 64
         if town:

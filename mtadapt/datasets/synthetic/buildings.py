@@ -69,6 +69,7 @@ class Building(Thing):
             self.parts.append(gable)
 
     def draw(self, pen: Pen, owners: Sequence[int]) -> None:
+        """Paint the walls, the windows and the roof."""
         pen.begin(owners[0])
         for part in self.parts:
             part.draw(pen, self.pose)

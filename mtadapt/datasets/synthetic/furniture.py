@@ -33,6 +33,7 @@ class TrafficLight(Thing):
         self.size = float(rng.uniform(0.95, 1.2))
 
     def draw(self, pen: Pen, owners: Sequence[int]) -> None:
+        """Paint the post, the arm and the lights."""
         pen.begin(owners[0])
         foot = np.array([self.pose.x, 0.0, self.pose.z])
         top = foot + [0, self.height - (0.2 if self.reach else 0.5), 0]
@@ -82,6 +83,7 @@ class TrafficSign(Thing):
         self.fade = float(rng.uniform(0.8, 1.05))
 
     def draw(self, pen: Pen, owners: Sequence[int]) -> None:
+        """Paint the post and the plate."""
         foot = np.array([self.pose.x, 0.0, self.pose.z])
         pen.begin(owners[0])
         pen.round_shape(np.stack([foot, foot + [0, self.mount + 0.35, 0]]), (0.045, 0.045), STEEL)
@@ -140,6 +142,7 @@ class Gantry(Thing):
         self.sizes = rng.uniform([2.4, 1.6], [3.4, 2.3], (len(boards), 2))
 
     def draw(self, pen: Pen, owners: Sequence[int]) -> None:
+        """Paint the beam and its boards."""
         pen.begin(owners[0])
         middle, half = np.array([self.pose.x, 0.0, self.pose.z]), self.width / 2
         for side in (-half, half):
@@ -169,6 +172,7 @@ class StreetLamp(Thing):
         self.reach, self.wood, self.spread = reach, wood, abs(reach) + 1.0
 
     def draw(self, pen: Pen, owners: Sequence[int]) -> None:
+        """Paint the post, the arm and its lamp."""
         pen.begin(owners[0])
         foot = np.array([self.pose.x, 0.0, self.pose.z])
         top = foot + [0, self.height, 0]
@@ -219,6 +223,7 @@ class Barrier(Thing):
         self.body = box(length, self.width, bottom, height, color, details=details)
 
     def draw(self, pen: Pen, owners: Sequence[int]) -> None:
+        """Paint the barrier."""
         pen.begin(owners[0])
         self.body.draw(pen, self.pose)
 
@@ -231,6 +236,7 @@ class Bin(Thing):
         self.color = np.array([[60.0, 84, 44], [50, 50, 52], [140, 84, 40], [40, 44, 160]])[rng.integers(4)]
 
     def draw(self, pen: Pen, owners: Sequence[int]) -> None:
+        """Paint the bin."""
         pen.begin(owners[0])
         box(0.6, 0.6, 0.0, 0.85, self.color, roof=self.color * 0.7).draw(pen, self.pose)
         box(0.64, 0.64, 0.85, 1.0, self.color * 0.6).draw(pen, self.pose)

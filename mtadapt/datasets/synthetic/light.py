@@ -63,10 +63,12 @@ class Light:
 
     @property
     def wet(self) -> bool:
+        """It rains."""
         return self.attributes.weather == "rainy"
 
     @property
     def snow(self) -> bool:
+        """It snows, and snow lies."""
         return self.attributes.weather == "snowy"
 
     @cached_property
@@ -83,7 +85,8 @@ class Light:
         Args:
             color: BGR under white light.
             normal: Unit normal of the surface ``(3,)``.
-            x, depth: Lateral place and distance in metres.
+            x: Lateral place in metres.
+            depth: Distance in metres.
             lamp: It shines itself, so only the air matters.
         """
         ambient, sunlight, haze = self._numbers

@@ -19,12 +19,16 @@ _HALF_CIRCLE = np.stack([np.cos(_ARC), np.sin(_ARC)], axis=1)
 
 @dataclass(frozen=True)
 class Glow:
-    """A lamp that shines in the picture: its place, colour and radius in painted pixels, and its mirror's place."""
+    """A lamp that shines in the picture: its place, colour and radius in painted pixels, and its mirror's place.
+
+    It shines only where its ``owner`` can still be seen when the painting is done.
+    """
 
     place: np.ndarray
     mirror: np.ndarray
     color: np.ndarray
     radius: float
+    owner: int
 
 
 class Pen:
@@ -142,7 +146,7 @@ class Pen:
         if depths[0] > 1.0:
             size = max(radius * self.camera.focal / float(depths[0]), 0.8)
             keep = float(np.exp(-depths[0] / self.light.visibility))
-            self.glows.append(Glow(pixels[0], pixels[1], np.asarray(color) * keep, size))
+            self.glows.append(Glow(pixels[0], pixels[1], np.asarray(color) * keep, size, self.owner))
 
     def _fill(self, polygons: Sequence[np.ndarray], color: Sequence[float], detail: bool) -> None:
         self.canvas.fill(polygons, color, None if detail else self.owner)

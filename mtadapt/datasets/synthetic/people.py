@@ -198,5 +198,6 @@ class Pedestrian(Thing):
         self.clothes = random_clothes(rng, rain)
 
     def draw(self, pen: Pen, owners: Sequence[int]) -> None:
+        """Paint the person."""
         pen.begin(owners[0])
         draw_person(pen, self.pose, self.skeleton, self.clothes)

@@ -71,6 +71,7 @@ class Plant(Thing):
         return places, radii, up
 
     def draw(self, pen: Pen, owners: Sequence[int]) -> None:
+        """Paint the trunk and the leaves."""
         pen.begin(owners[0])
         if self.form != "hedge":
             trunk = self.pose.to_world(np.array([[0, 0, 0], [0, self.height * 0.55, 0]]))

@@ -14,7 +14,7 @@ from mtadapt.datasets.synthetic.camera import Camera
 from mtadapt.datasets.synthetic.canvas import Canvas
 from mtadapt.datasets.synthetic.compose import Description, random_description
 from mtadapt.datasets.synthetic.kinds import KINDS
-from mtadapt.datasets.synthetic.pen import Pen
+from mtadapt.datasets.synthetic.pen import Glow, Pen
 from mtadapt.datasets.synthetic.road import RoadPainter
 from mtadapt.datasets.synthetic.thing import Thing, painting_order
 from mtadapt.errors import MTAdaptError
@@ -97,7 +97,7 @@ def render(description: Description, size: tuple[int, int]) -> Scene:
     _paint_background(pen, description, registry, rng)
     _paint_things(pen, description.things, registry)
     image = canvas.final_image()
-    image = effects.shine(image, pen.glows, scale, description.light)
+    image = effects.shine(image, _visible_glows(pen), scale, description.light)
     if description.light.wet:
         image = effects.rain(image, rng)
     if description.light.snow:
@@ -230,12 +230,10 @@ def _paint_things(pen: Pen, things: list[Thing], registry: Registry) -> None:
         thing = things[number]
         owners = [registry.add(kind, thing.light_color) for kind in thing.kinds]
         pen.tracked.update(owner for owner in owners if KINDS[registry.kinds[owner]].category is not None)
-        glows = len(pen.glows)
         thing.draw(pen, owners)
         for owner in owners:
             if owner in pen.extents:
                 registry.painted[owner] = _visible(pen, owner)
-        _hide_glows(pen, glows, owners)
 
 
 def _visible(pen: Pen, owner: int) -> int:
@@ -246,8 +244,13 @@ def _visible(pen: Pen, owner: int) -> int:
     return round(np.count_nonzero(canvas.owners[rows, columns] == owner) / canvas.scale**2)
 
 
-def _hide_glows(pen: Pen, first: int, owners: list[int]) -> None:
-    """Forget lamps outside the picture."""
-    size = (pen.canvas.width, pen.canvas.height)
-    kept = [glow for glow in pen.glows[first:] if 0 <= glow.place[0] < size[0] and 0 <= glow.place[1] < size[1]]
-    pen.glows[first:] = kept
+def _visible_glows(pen: Pen) -> list[Glow]:
+    """The lamps that nothing hides: their owner shows within two pixels of their middle."""
+    owners = pen.canvas.owners
+    kept = []
+    for glow in pen.glows:
+        column, row = int(np.clip(glow.place[0], -9, 1e6)), int(np.clip(glow.place[1], -9, 1e6))
+        around = owners[max(row - 2, 0) : max(row + 3, 0), max(column - 2, 0) : max(column + 3, 0)]
+        if np.any(around == glow.owner):
+            kept.append(glow)
+    return kept

@@ -24,6 +24,7 @@ class Crossing:
 
     @property
     def end(self) -> float:
+        """Where it ends, in metres ahead."""
         return self.start + self.width
 
 

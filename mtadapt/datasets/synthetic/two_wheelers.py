@@ -42,6 +42,7 @@ class TwoWheeler(Thing):
         self.clothes = random_clothes(rng, rain=False, helmet=True)
 
     def draw(self, pen: Pen, owners: Sequence[int]) -> None:
+        """Paint the vehicle, and the rider on it."""
         pen.begin(owners[0])
         if self.motorcycle:
             self._draw_motorcycle(pen)

@@ -50,6 +50,7 @@ class Vehicle(Thing):
         self.by_distance = by_distance
 
     def draw(self, pen: Pen, owners: Sequence[int]) -> None:
+        """Paint the parts."""
         pen.begin(owners[0])
         parts = self.parts
         if self.by_distance:

@@ -66,7 +66,8 @@ def write_bdd100k(
 
     Args:
         out: Folder of the dataset.
-        train, val: Numbers of images.
+        train: Number of training images.
+        val: Number of validation images.
         size: Width and height in pixels.
         seed: Seed of the scenes.
         sem_seg_fraction: Share of the images that are in the 10k set too, with a semantic map.

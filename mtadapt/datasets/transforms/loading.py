@@ -78,6 +78,8 @@ class LoadMultiTaskAnnotations(BaseTransform):
     ``seg_map_tasks``: so every stock geometric transform of mmcv and mmdet that moves boxes and ``gt_seg_map`` (Resize,
     RandomResize, RandomFlip, RandomCrop) moves the boxes and all maps of all tasks together.
 
+    mmseg's own geometric transforms move maps and no boxes; they see the maps only where the image has no boxes.
+
     In validation pipelines put it behind ``Resize``, so that the ground truth keeps the size of the file.
 
     Args:
@@ -100,6 +102,8 @@ class LoadMultiTaskAnnotations(BaseTransform):
         if maps:
             results["seg_map_tasks"] = tuple(results["seg_map_paths"])
             results["gt_seg_map"] = maps[0] if len(maps) == 1 else np.dstack(maps)
+            # mmseg's transforms move what seg_fields lists and leave boxes behind.
+            results["seg_fields"] = [] if "boxes" in results else ["gt_seg_map"]
         return results
 
     def _load_boxes(self, results: dict) -> None:
