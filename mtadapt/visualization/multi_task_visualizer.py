@@ -145,6 +145,7 @@ class MultiTaskVisualizer(Visualizer):
         if not len(instances):
             return canvas
         bboxes = getattr(instances.bboxes, "tensor", instances.bboxes).numpy() * scale
+        bboxes = bboxes.clip(0, np.array(canvas.shape[1::-1] * 2) - 1)
         labels = instances.labels.numpy()
         colours = [tuple(meta["palette"][label]) for label in labels]
         scores = instances.scores.numpy() if "scores" in instances else None

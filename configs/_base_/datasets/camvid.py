@@ -7,7 +7,7 @@ train_pipeline = [
     dict(type="LoadImage"),
     dict(type="LoadMultiTaskAnnotations"),
     dict(type="RandomResize", scale=(480, 360), ratio_range=(0.75, 1.5), keep_ratio=True, resize_type="mmdet.Resize"),
-    dict(type="mmdet.RandomCrop", crop_type="absolute", crop_size=(448, 352), allow_negative_crop=True),
+    dict(type="mmdet.RandomCrop", crop_type="absolute", crop_size=(416, 320), allow_negative_crop=True),
     dict(type="mmdet.RandomFlip", prob=0.5),
     dict(type="mmseg.PhotoMetricDistortion"),
     dict(type="PackMultiTaskInputs"),

@@ -1,0 +1,50 @@
+"""Two processes whose batches are labelled for different tasks: no waiting for ever, and equal gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+from tests import models
+from tests.models import batch, multi_task_model
+
+LABELLED = [[("det",), ("det", "cls")], [("sem_seg",), ("sem_seg",)]]
+
+
+def step(rank: int, detector: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    model = multi_task_model(
+        det=models.DETECTORS[detector](), sem_seg=models.fpn_head(), cls=models.classifier()
+    ).train()
+    parallel = DistributedDataParallel(model)
+    data = model.data_preprocessor(batch(LABELLED[rank]), True)
+    total, _ = model.parse_losses(parallel(**data, mode="loss"))
+    total.backward()
+    torch.save({name: parameter.grad for name, parameter in model.named_parameters()}, f"{folder}/{rank}.pth")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("detector", ["faster_rcnn", "fcos", "dino"])
+def test_tasks_differ_between_processes(tmp_path: Path, detector: str):
+    processes = mp.start_processes(
+        step, (detector, str(tmp_path)), nprocs=2, join=False, start_method="fork"
+    )
+    assert processes is not None
+    for _ in range(60):
+        if processes.join(timeout=1):
+            break
+    else:
+        for process in processes.processes:
+            process.kill()
+        pytest.fail("two processes with different tasks wait for each other")
+    first, second = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
+    for name, gradient in first.items():
+        assert torch.equal(gradient, second[name]), name
+    for task in ("det", "sem_seg", "cls"):
+        assert any(first[name].any() for name in first if name.startswith(f"tasks.{task}.")), task
