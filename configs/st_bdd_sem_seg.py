@@ -1,4 +1,4 @@
-"""Semantic segmentation alone on BDD100K, R-50 Semantic FPN, with the public recipe: scales 0.5 to 2, crops of 1024x512.
+"""Semantic segmentation alone on BDD100K, R-50 Semantic FPN, the public recipe: scales 0.5 to 2, crops of 1024x512.
 
 bash tools/dist_train.sh configs/st_bdd_sem_seg.py 8
 """

@@ -29,9 +29,13 @@ class MultiTaskDataSample(BaseDataElement):
         """Set the native sample of task ``name``."""
         self.set_field(sample, name, dtype=BaseDataElement)
 
-    def task(self, name: str) -> BaseDataElement | None:
-        """Return the native sample of task ``name``, or None when the image has none."""
-        return self.get(name)
+    def task(self, name: str) -> BaseDataElement:
+        """Return the native sample of task ``name``.
+
+        Raises:
+            AttributeError: when the image has none; :attr:`tasks` lists those that it has.
+        """
+        return getattr(self, name)
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -183,7 +183,7 @@ def batch(labelled: Sequence[Sequence[str]], sizes: Sequence[tuple[int, int]] | 
     generator = torch.Generator().manual_seed(3)
     sizes = sizes or [(96, 128)] * len(labelled)
     inputs, samples = [], []
-    for number, (tasks, (height, width)) in enumerate(zip(labelled, sizes)):
+    for number, (tasks, (height, width)) in enumerate(zip(labelled, sizes, strict=True)):
         inputs.append(torch.randint(0, 255, (3, height, width), generator=generator, dtype=torch.uint8))
         meta = dict(
             img_id=number,

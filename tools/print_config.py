@@ -1,6 +1,6 @@
 """Print a config as the runner sees it.
 
-    python tools/print_config.py configs/mt_bdd_baseline.py --cfg-options train_dataloader.batch_size=4
+python tools/print_config.py configs/mt_bdd_baseline.py --cfg-options train_dataloader.batch_size=4
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Test a checkpoint: the metrics of all tasks and example pictures.
 
-    python tools/test.py configs/mt_synthetic_baseline.py work_dirs/mt_synthetic_baseline/epoch_8.pth --show-dir pictures
+python tools/test.py configs/mt_synthetic_baseline.py work_dirs/mt_synthetic_baseline/epoch_8.pth --show-dir pictures
 """
 
 from __future__ import annotations

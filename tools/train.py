@@ -1,7 +1,7 @@
 """Train a config.
 
-    python tools/train.py configs/mt_synthetic_baseline.py
-    python tools/train.py configs/mt_bdd_baseline.py --amp --cfg-options train_dataloader.batch_size=4
+python tools/train.py configs/mt_synthetic_baseline.py
+python tools/train.py configs/mt_bdd_baseline.py --amp --cfg-options train_dataloader.batch_size=4
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ default_hooks = dict(
 )
 custom_hooks = [dict(type="TaskProgressHook", interval=50), dict(type="MetricTableHook")]
 
-env_cfg = dict(cudnn_benchmark=False, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0), dist_cfg=dict(backend="nccl"))
+env_cfg = dict(
+    cudnn_benchmark=False, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0), dist_cfg=dict(backend="nccl")
+)
 visualizer = dict(
     type="MultiTaskVisualizer", vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
 )

@@ -106,7 +106,7 @@ class BDD100KDataset(BaseDataset):
         }
         if self.split != "test":
             labelled = self._select(labelled)
-        entries = []
+        entries: list[dict] = []
         for stem, tasks in labelled.items():
             entry: dict[str, Any] = dict(img_path=images[stem], img_id=len(entries), labelled_tasks=tasks)
             if "det" in tasks:
@@ -126,7 +126,9 @@ class BDD100KDataset(BaseDataset):
             if self.test_mode:
                 info["instances"] = [
                     dict(bbox=box, bbox_label=label, ignore_flag=int(ignore))
-                    for box, label, ignore in zip(boxes.boxes.tolist(), boxes.labels.tolist(), boxes.ignore.tolist())
+                    for box, label, ignore in zip(
+                        boxes.boxes.tolist(), boxes.labels.tolist(), boxes.ignore.tolist(), strict=True
+                    )
                 ]
         info["num_classes"] = {task: len(meta["classes"]) for task, meta in self._metainfo["tasks"].items()}
         return info
@@ -213,7 +215,7 @@ class BDD100KDataset(BaseDataset):
             selected = apply_label_setting(labelled, setting.pop("name"), **setting)
         except (KeyError, TypeError) as error:
             raise MTAdaptError(
-                f"BDD100KDataset: label_setting={self.label_setting} needs 'name' and takes 'counts' and 'seed' ({error})"
+                f"BDD100KDataset: label_setting={self.label_setting} needs 'name', takes 'counts' and 'seed' ({error})"
             ) from error
         if not selected:
             raise MTAdaptError(f"{self.data_root}: no {self.split} image has labels of {self.tasks}; check the stems")
@@ -232,4 +234,3 @@ class BDD100KDataset(BaseDataset):
         for task in self.tasks:
             if not labelled[task] and self.split != "test":
                 print_log(f"BDD100K {self.split}: no image is labelled for {task}", "current", logging.WARNING)
-

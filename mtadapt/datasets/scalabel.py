@@ -73,11 +73,15 @@ def decode_frames(path: Path) -> list[Frame]:
         raise MTAdaptError(f"{path}: cannot be read ({error.strerror}); place the detection labels there") from error
     wrapped = raw[:64].lstrip().startswith(b"{")
     try:
-        return msgspec.json.decode(raw, type=_Document).frames if wrapped else msgspec.json.decode(raw, type=list[Frame])
+        return (
+            msgspec.json.decode(raw, type=_Document).frames if wrapped else msgspec.json.decode(raw, type=list[Frame])
+        )
     except msgspec.ValidationError as error:
         raise MTAdaptError(f"{path}: {_named_entry(raw, wrapped, str(error))}; see the Scalabel format") from error
     except msgspec.DecodeError as error:
-        raise MTAdaptError(f"{path}: broken JSON ({error}, file of {len(raw)} bytes); download the file again") from error
+        raise MTAdaptError(
+            f"{path}: broken JSON ({error}, file of {len(raw)} bytes); download the file again"
+        ) from error
 
 
 def _named_entry(raw: bytes, wrapped: bool, message: str) -> str:
@@ -120,7 +124,9 @@ def pack_boxes(
         if category not in class_ids:
             problem = f"unknown category {label.category!r}; known: {', '.join([*class_ids, *ignored])}"
         elif not all(map(math.isfinite, (box.x1, box.y1, box.x2, box.y2))) or box.x2 < box.x1 or box.y2 < box.y1:
-            problem = f"impossible box ({box.x1:g}, {box.y1:g}, {box.x2:g}, {box.y2:g}); x1 <= x2 and y1 <= y2 are needed"
+            problem = (
+                f"impossible box ({box.x1:g}, {box.y1:g}, {box.x2:g}, {box.y2:g}); x1 <= x2 and y1 <= y2 are needed"
+            )
         if problem:
             if not skip_bad:
                 raise MTAdaptError(

@@ -233,9 +233,7 @@ def _build(task: str, config: Any) -> BaseMetric:
     if isinstance(config, BaseMetric):
         metric = config
     elif not isinstance(config, Mapping) or "type" not in config:
-        raise MTAdaptError(
-            f"tasks[{task!r}]={config!r}: give the config of a metric with a 'type', or a list of them"
-        )
+        raise MTAdaptError(f"tasks[{task!r}]={config!r}: give the config of a metric with a 'type', or a list of them")
     else:
         config = dict(config)
         library, _, name = config["type"].rpartition(".") if isinstance(config["type"], str) else ("", "", "")

@@ -21,8 +21,8 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
 
     Images are moved to the device as uint8, then normalised and padded at the right and the bottom. In training the
     maps are padded alike and become int64. The metainfo gets ``batch_input_shape`` (the padded batch) and ``pad_shape``
-    (the image rounded up to the divisor, mmdet's convention); every task's native sample receives its own library's form
-    of them from :func:`mtadapt.models.tasks.native_samples`.
+    (the image rounded up to the divisor, mmdet's convention); every task's native sample receives its own library's
+    form of them from :func:`mtadapt.models.tasks.native_samples`.
 
     Args:
         seg_pad_value: value of the padded part of maps, the ignore index.
@@ -42,7 +42,7 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
         if samples is None:
             samples = data["data_samples"] = [MultiTaskDataSample() for _ in sizes]
         batch_shape = tuple(data["inputs"].shape[-2:])
-        for sample, size in zip(samples, sizes):
+        for sample, size in zip(samples, sizes, strict=True):
             meta: dict = dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0))
             meta.update({key: sample.metainfo[key] for key in meta if key in sample.metainfo})
             pad_shape = tuple(math.ceil(side / self.pad_size_divisor) * self.pad_size_divisor for side in size)
@@ -65,8 +65,8 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
     ) -> PixelData:
         if tuple(seg_map.shape[-2:]) != tuple(sample.img_shape):
             raise MTAdaptError(
-                f"{sample.get('img_path')}: the {task} map is {tuple(seg_map.shape[-2:])} and the image {sample.img_shape}"
-                f" (height, width); in training pipelines load annotations before the geometric transforms"
+                f"{sample.get('img_path')}: the {task} map is {tuple(seg_map.shape[-2:])} and the image "
+                f"{sample.img_shape} (height, width); in training pipelines load annotations before the geometric transforms"
             )
         padding = (0, batch_shape[1] - seg_map.shape[-1], 0, batch_shape[0] - seg_map.shape[-2])
         return PixelData(data=F.pad(seg_map, padding, value=self.seg_pad_value).long())

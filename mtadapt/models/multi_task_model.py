@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from mmengine.dist import get_world_size
 from mmengine.model import BaseModel, ModuleDict
 from mmengine.structures import BaseDataElement
@@ -16,6 +15,8 @@ from mtadapt.registry import MODELS
 from mtadapt.structures import MultiTaskDataSample
 
 Features = dict[str, tuple[Tensor, ...]]
+#: What a stock model's ``loss`` gives: lists hold one value a level.
+Losses = dict[str, Tensor | list[Tensor]]
 
 
 @MODELS.register_module()
@@ -56,11 +57,13 @@ class MultiTaskModel(BaseModel):
         self.loss_weights = dict(loss_weights or {})
         unknown = set(self.loss_weights) - set(self.tasks)
         if unknown:
-            raise MTAdaptError(f"MultiTaskModel: loss_weights of unknown tasks {sorted(unknown)}; tasks: {[*self.tasks]}")
+            raise MTAdaptError(
+                f"MultiTaskModel: loss_weights of unknown tasks {sorted(unknown)}; tasks: {[*self.tasks]}"
+            )
 
     def forward(
         self, inputs: Tensor, data_samples: Sequence[MultiTaskDataSample] | None = None, mode: str = "tensor"
-    ) -> dict[str, Tensor] | list[MultiTaskDataSample] | tuple[Tensor, ...]:
+    ) -> Losses | list[MultiTaskDataSample] | tuple[Tensor, ...]:
         """Run the model as MMEngine's runner does.
 
         Args:
@@ -85,7 +88,7 @@ class MultiTaskModel(BaseModel):
         backbone = tuple(self.backbone(inputs))
         return dict(backbone=backbone, neck=backbone if self.neck is None else tuple(self.neck(backbone)))
 
-    def loss(self, inputs: Tensor, samples: Sequence[MultiTaskDataSample]) -> dict[str, Tensor]:
+    def loss(self, inputs: Tensor, samples: Sequence[MultiTaskDataSample]) -> Losses:
         """Losses of all tasks, named ``task.name``, each multiplied by its task's weight.
 
         A task without labels in the batch gives ``task.loss_absent``, a zero that touches its parameters, so that
@@ -100,7 +103,7 @@ class MultiTaskModel(BaseModel):
         """
         rows = self._rows_by_task(samples)
         features = self.extract_features(inputs)
-        losses: dict[str, Tensor] = {}
+        losses: Losses = {}
         for name, task in self.tasks.items():
             chosen = rows[name]
             if chosen:
@@ -135,7 +138,7 @@ class MultiTaskModel(BaseModel):
         features = self.extract_features(inputs)
         for name, task in self.tasks.items():
             shared = features[task.backbone.source]
-            for sample, native in zip(samples, task.predict(shared, native_samples(task, samples))):
+            for sample, native in zip(samples, task.predict(shared, native_samples(task, samples)), strict=True):
                 if "seg_logits" in native:
                     del native.seg_logits
                 sample.set_task(name, native)
@@ -155,15 +158,13 @@ class MultiTaskModel(BaseModel):
 
     def _task_loss(
         self, task: BaseModel, features: Features, rows: list[int], natives: list[BaseDataElement]
-    ) -> dict[str, Tensor | list[Tensor]]:
+    ) -> Losses:
         shared = features[task.backbone.source]
         if len(rows) < len(shared[0]):
             shared = tuple(level[rows] for level in shared)
         return task.loss(shared, natives)
 
-    def _absent_loss(
-        self, task: BaseModel, features: Features, samples: Sequence[MultiTaskDataSample]
-    ) -> dict[str, Tensor]:
+    def _absent_loss(self, task: BaseModel, features: Features, samples: Sequence[MultiTaskDataSample]) -> Losses:
         """Zero, through every parameter of the task.
 
         With several processes the other ones may have labels, and heads that average over processes would then wait for

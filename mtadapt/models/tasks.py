@@ -72,8 +72,8 @@ def _library(name: str) -> Library:
 def build_task(name: str, cfg: dict) -> BaseModel:
     """Build a stock model as task ``name``.
 
-    The library is that of ``_scope_``, else that of the type's prefix (``mmdet.FasterRCNN``). A ``data_preprocessor`` in
-    a pasted config is left out: the multi-task model's own serves all tasks.
+    The library is that of ``_scope_``, else that of the type's prefix (``mmdet.FasterRCNN``). A ``data_preprocessor``
+    in a pasted config is left out: the multi-task model's own serves all tasks.
 
     Args:
         name: the task's name, for messages.
@@ -100,7 +100,9 @@ def build_task(name: str, cfg: dict) -> BaseModel:
             f"task {name!r}: backbone={backbone.get('type')!r}; write backbone=dict(type='mtadapt.SharedFeatures')"
         )
     if (cfg.get("test_cfg") or {}).get("mode") == "slide":
-        raise MTAdaptError(f"task {name!r}: test_cfg mode 'slide' cuts images, but tasks see features; use mode='whole'")
+        raise MTAdaptError(
+            f"task {name!r}: test_cfg mode 'slide' cuts images, but tasks see features; use mode='whole'"
+        )
     cfg["_scope_"] = scope
     if scope == "mmdet":
         cfg.setdefault("neck", None)
@@ -117,10 +119,9 @@ def native_samples(task: BaseModel, samples: Sequence[MultiTaskDataSample]) -> l
     library = _library(task.library)
     natives = []
     for sample in samples:
+        if task.task_name not in sample.tasks:
+            sample.set_task(task.task_name, library.new_sample())
         native = sample.task(task.task_name)
-        if native is None:
-            native = library.new_sample()
-            sample.set_task(task.task_name, native)
         meta = {key: value for key, value in sample.metainfo.items() if key != "labelled_tasks"}
         native.set_metainfo(library.metainfo(meta))
         natives.append(native)

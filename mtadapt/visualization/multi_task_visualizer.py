@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import mmcv
@@ -33,7 +34,7 @@ class MultiTaskVisualizer(Visualizer):
         **kwargs: those of :class:`mmengine.visualization.Visualizer`.
     """
 
-    def __init__(self, name: str = "visualizer", overlay: str = "drivable", alpha: float = 0.5, **kwargs) -> None:
+    def __init__(self, name: str = "visualizer", overlay: str = "drivable", alpha: float = 0.5, **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
         self.overlay = overlay
         self.alpha = alpha

@@ -22,7 +22,7 @@ def test_images_equal_mmdet():
         dict(inputs=data["inputs"], data_samples=[sample.det for sample in data["data_samples"]]), training=True
     )
     assert torch.equal(ours["inputs"], stock["inputs"])
-    for sample, expected in zip(ours["data_samples"], stock["data_samples"]):
+    for sample, expected in zip(ours["data_samples"], stock["data_samples"], strict=True):
         assert sample.pad_shape == expected.pad_shape and sample.batch_input_shape == expected.batch_input_shape
 
 
@@ -30,7 +30,7 @@ def test_maps_are_padded_like_the_images():
     data = batch([TASKS] * 2, [(60, 90), (70, 80)])
     raw = [sample.drivable.gt_sem_seg.data.clone() for sample in data["data_samples"]]
     samples = MultiTaskDataPreprocessor(**NORMALISE)(data, training=True)["data_samples"]
-    for sample, original in zip(samples, raw):
+    for sample, original in zip(samples, raw, strict=True):
         padded = sample.drivable.gt_sem_seg.data
         height, width = original.shape[-2:]
         assert padded.shape == (1, 96, 96) and padded.dtype == torch.int64

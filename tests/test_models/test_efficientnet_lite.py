@@ -38,11 +38,13 @@ def test_features_equal_timm(weights: dict):
     backbone.init_weights()
     backbone.eval()
     timm_model = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(1, 2, 3, 4)).eval()
-    timm_model.load_state_dict({key: value for key, value in to_timm(weights).items() if key in timm_model.state_dict()})
+    timm_model.load_state_dict(
+        {key: value for key, value in to_timm(weights).items() if key in timm_model.state_dict()}
+    )
     images = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     levels = backbone(images)
     assert [tuple(level.shape[1:]) for level in levels] == [(24, 16, 24), (40, 8, 12), (112, 4, 6), (320, 2, 3)]
-    for ours, expected in zip(levels, timm_model(images)):
+    for ours, expected in zip(levels, timm_model(images), strict=True):
         assert torch.equal(ours, expected)
 
 

@@ -76,13 +76,11 @@ def compare(model, twin, name: str, sizes: list[tuple[int, int]]) -> None:
     with torch.no_grad():
         ours = model(**model.data_preprocessor(data, False), mode="predict")
         stock = twin(**twin.data_preprocessor(stock_data, False), mode="predict")
-    for sample, expected in zip(ours, stock):
+    for sample, expected in zip(ours, stock, strict=True):
         native: BaseDataElement = sample.task(name)
         if name == "det":
             for field in ("bboxes", "scores", "labels"):
-                torch.testing.assert_close(
-                    native.pred_instances[field], expected.pred_instances[field], rtol=0, atol=0
-                )
+                torch.testing.assert_close(native.pred_instances[field], expected.pred_instances[field], rtol=0, atol=0)
         else:
             assert native.pred_sem_seg.data.shape[-2:] == tuple(sample.ori_shape)
             assert torch.equal(native.pred_sem_seg.data, expected.pred_sem_seg.data)
@@ -132,7 +130,7 @@ def test_classifier_equals_the_stock_model():
     twin.eval()
     ours = model.predict(data["inputs"], data["data_samples"])
     stock = twin.predict(data["inputs"])
-    for sample, expected in zip(ours, stock):
+    for sample, expected in zip(ours, stock, strict=True):
         torch.testing.assert_close(sample.cls.pred_score, expected.pred_score, rtol=0, atol=0)
 
 
@@ -200,7 +198,7 @@ def test_predict_fills_every_task_with_or_without_samples():
     with torch.no_grad():
         samples = model.predict(data["inputs"])
         with_metas = model.predict(data["inputs"], data["data_samples"])
-    for sample, other in zip(samples, with_metas):
+    for sample, other in zip(samples, with_metas, strict=True):
         assert sample.tasks == ("det", "drivable", "sem_seg")
         assert sample.drivable.pred_sem_seg.data.shape == (1, 96, 128)
         assert "seg_logits" not in sample.sem_seg

@@ -32,9 +32,7 @@ def step(rank: int, detector: str, folder: str) -> None:
 
 @pytest.mark.parametrize("detector", ["faster_rcnn", "fcos", "dino"])
 def test_tasks_differ_between_processes(tmp_path: Path, detector: str):
-    processes = mp.start_processes(
-        step, (detector, str(tmp_path)), nprocs=2, join=False, start_method="fork"
-    )
+    processes = mp.start_processes(step, (detector, str(tmp_path)), nprocs=2, join=False, start_method="fork")
     assert processes is not None
     for _ in range(60):
         if processes.join(timeout=1):

@@ -118,7 +118,7 @@ def test_two_processes(folder: Path):
 
 
 def test_browse_dataset(folder: Path):
-    printed = run(ROOT / "tools/analysis_tools/browse_dataset.py", "config.py", "--num", "2", "--out-dir", "b", cwd=folder)
+    printed = run(ROOT / "tools/analysis_tools/browse_dataset.py", "config.py", "--num=2", "--out-dir=b", cwd=folder)
     assert "2 pictures in b" in printed and len(list((folder / "b").glob("*.jpg"))) == 2
 
 

@@ -1,6 +1,6 @@
 """Draw what the training pipeline yields: boxes and maps after all transforms, as the model will see them.
 
-    python tools/analysis_tools/browse_dataset.py configs/mt_synthetic_baseline.py --out-dir browse --num 12
+python tools/analysis_tools/browse_dataset.py configs/mt_synthetic_baseline.py --out-dir browse --num 12
 """
 
 from __future__ import annotations

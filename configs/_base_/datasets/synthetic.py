@@ -14,8 +14,6 @@ test_pipeline = [
     dict(type="LoadMultiTaskAnnotations"),
     dict(type="PackMultiTaskInputs"),
 ]
-train_dataloader = dict(
-    batch_size=4, dataset=dict(data_root=data_root, on_error="raise", pipeline=train_pipeline)
-)
+train_dataloader = dict(batch_size=4, dataset=dict(data_root=data_root, on_error="raise", pipeline=train_pipeline))
 val_dataloader = dict(batch_size=4, dataset=dict(data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader

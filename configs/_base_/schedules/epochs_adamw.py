@@ -10,5 +10,13 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=True, begin=0, end=max_epochs, T_max=max_epochs, eta_min_ratio=0.01, convert_to_iter_based=True),
+    dict(
+        type="CosineAnnealingLR",
+        by_epoch=True,
+        begin=0,
+        end=max_epochs,
+        T_max=max_epochs,
+        eta_min_ratio=0.01,
+        convert_to_iter_based=True,
+    ),
 ]

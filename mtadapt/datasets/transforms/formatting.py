@@ -28,8 +28,8 @@ class PackMultiTaskInputs(BaseTransform):
 
     Args:
         kinds: task name to what its labels are: ``boxes`` (an mmdet ``DetDataSample``), ``map`` (an mmseg
-            ``SegDataSample``) or ``label`` (an mmpretrain ``DataSample``). ``det``, ``sem_seg``, ``drivable`` and ``cls``
-            are known.
+            ``SegDataSample``) or ``label`` (an mmpretrain ``DataSample``). ``det``, ``sem_seg``, ``drivable`` and
+            ``cls`` are known.
         meta_keys: keys that are copied into the metainfo where they exist.
 
     Returns:
@@ -64,7 +64,9 @@ class PackMultiTaskInputs(BaseTransform):
         keys = ("gt_bboxes", "gt_bboxes_labels", "gt_ignore_flags", "gt_masks", "instances")
         if "gt_bboxes" not in results:
             raise MTAdaptError(f"{results.get('img_path')}: task {task!r} has no boxes; add LoadMultiTaskAnnotations")
-        packed = PackDetInputs(meta_keys=("instances",)).transform({key: results[key] for key in keys if key in results})
+        packed = PackDetInputs(meta_keys=("instances",)).transform(
+            {key: results[key] for key in keys if key in results}
+        )
         return packed["data_samples"]
 
     def _pack_map(self, results: dict, task: str) -> BaseDataElement:

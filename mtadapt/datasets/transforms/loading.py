@@ -74,8 +74,8 @@ class LoadMultiTaskAnnotations(BaseTransform):
     """Load the boxes and the dense maps of all labelled tasks.
 
     Boxes become mmdet's ``gt_bboxes``, ``gt_bboxes_labels`` and ``gt_ignore_flags``. The maps of several dense tasks are
-    stacked as the channels of one ``gt_seg_map`` ``(H, W, T)`` uint8 (or ``(H, W)`` for one task), in the order of
-    ``seg_map_tasks``: so every stock geometric transform of mmcv and mmdet that moves boxes and ``gt_seg_map`` (Resize,
+    stacked as the channels of one ``gt_seg_map`` ``(H, W, T)`` uint8 (or ``(H, W)`` for one task), in the order
+    of ``seg_map_tasks``: so every stock geometric transform of mmcv and mmdet that moves boxes and ``gt_seg_map`` (Resize,
     RandomResize, RandomFlip, RandomCrop) moves the boxes and all maps of all tasks together.
 
     mmseg's own geometric transforms move maps and no boxes; they see the maps only where the image has no boxes.
@@ -116,8 +116,8 @@ class LoadMultiTaskAnnotations(BaseTransform):
         outside = np.flatnonzero((boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1]))
         if len(outside):
             raise MTAdaptError(
-                f"{results['img_path']}: box {outside[0]} {results['boxes'][outside[0]].tolist()} lies outside the image "
-                f"of {width}x{height}; correct the label or set on_error='skip' on the dataset"
+                f"{results['img_path']}: box {outside[0]} {results['boxes'][outside[0]].tolist()} lies outside the "
+                f"image of {width}x{height}; correct the label or set on_error='skip' on the dataset"
             )
         results["gt_bboxes"] = HorizontalBoxes(torch.from_numpy(boxes))
         results["gt_bboxes_labels"] = results["box_labels"].astype(np.int64)
@@ -148,5 +148,3 @@ class LoadMultiTaskAnnotations(BaseTransform):
                     f"(0 to {num_classes - 1}, 255 = ignore); use the train-id masks"
                 )
         return seg_map
-
-

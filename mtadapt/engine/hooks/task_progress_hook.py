@@ -38,11 +38,12 @@ class TaskProgressHook(Hook):
             self._seen.update(sample.labelled_tasks)
         if not self.every_n_train_iters(runner, self.interval):
             return
-        losses: Counter[str] = Counter()
+        losses: dict[str, float] = {}
         for name, value in (outputs or {}).items():
             task, _, term = name.partition(".")
             if "loss" in term:
-                losses[task] += float(value.detach() if isinstance(value, Tensor) else value)
+                number = float(value.detach() if isinstance(value, Tensor) else value)
+                losses[task] = losses.get(task, 0.0) + number
         if losses:
             parts = [f"{task} {self._seen[task]:,} samples, loss {losses[task]:.4f}" for task in losses]
             runner.logger.info(f"Tasks: {'; '.join(parts)}")

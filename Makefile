@@ -1,0 +1,84 @@
+# Two commands are enough: `make demo` and `make test`. Both install into .venv first; a second call reuses it.
+# PYTHON=python3.12 make test    chooses the interpreter (Python 3.10 or newer); without it an existing .venv is kept
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := tests,dev,efficientnet,tensorboard
+PYTEST_ARGS ?=
+
+# The demo: the scenes to make, and the settings of training and test.
+# `make demo DEMO_SHORT=1` is the short one of .ci/run, in folders of its own.
+DEMO_CONFIG := configs/mt_synthetic_baseline.py
+DEMO_NAME := $(if $(DEMO_SHORT),synthetic_short,synthetic)
+DEMO_DATA := data/$(DEMO_NAME)
+DEMO_WORK_DIR := work_dirs/mt_$(DEMO_NAME)_baseline
+DEMO_TRAIN ?= $(if $(DEMO_SHORT),16,300)
+DEMO_VAL ?= $(if $(DEMO_SHORT),8,60)
+DEMO_OPTIONS ?= $(if $(DEMO_SHORT),--cfg-options train_cfg.max_epochs=1 train_cfg.val_interval=1 \
+	$(foreach loader,train val test,$(loader)_dataloader.dataset.data_root=$(DEMO_DATA)))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint types clean
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+demo: setup  ## install, make data, train, test, draw
+	$(BIN)/python tools/dataset_converters/synthetic_bdd100k.py $(DEMO_DATA) --train $(DEMO_TRAIN) --val $(DEMO_VAL) --size 320x192 --seed 0
+	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_WORK_DIR) $(DEMO_OPTIONS)
+	$(BIN)/python tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_WORK_DIR)/last_checkpoint)" --work-dir $(DEMO_WORK_DIR) --show-dir pictures $(DEMO_OPTIONS)
+
+test: setup  ## install, run the tests
+	$(BIN)/python -m pytest -q -m 'not slow' $(PYTEST_ARGS) tests
+
+test-slow: setup  ## run the slow tests
+	$(BIN)/python -m pytest -q -m slow $(PYTEST_ARGS) tests
+
+lint: setup  ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup  ## check the types
+	$(BIN)/mypy mtadapt tools
+
+clean:  ## remove .venv and everything that was made or cached, but no data and no runs
+	rm -rf $(VENV) build dist *.egg-info mtadapt/.mim .pytest_cache .mypy_cache .ruff_cache
+	find mtadapt tools tests configs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What the installation depends on, boiled down to one line. .venv/.stamp holds the line of the last one that succeeded.
+STAMP = $$(cat setup.py mtadapt/version.py requirements/*.txt | cksum) $(EXTRAS) $(CURDIR)
+VERSION = import sys; print('%d.%d' % sys.version_info[:2])
+CONSTRAINTS := requirements/constraints.txt
+
+setup:  ## install into .venv, or bring it up to date
+	@set -eu; \
+	fail() { echo "error: $$*" >&2; exit 1; }; \
+	have=$$($(BIN)/python -c "import pip; $(VERSION)" 2>/dev/null) || have=; \
+	if [ -n "$$have" ] && [ "$(origin PYTHON)" = file ]; then want=$$have; else \
+		want=$$("$(PYTHON)" -c "$(VERSION)" 2>/dev/null) \
+			|| fail "PYTHON=$(PYTHON) does not run; name a Python 3.10 or newer, as in: PYTHON=/usr/bin/python3.11 make setup"; \
+	fi; \
+	case $$want in [0-2].*|3.[0-9]) \
+		fail "PYTHON=$(PYTHON) is Python $$want; mtadapt needs 3.10 or newer, as in: PYTHON=python3.11 make setup";; esac; \
+	stamp="$(STAMP)"; \
+	if [ "$$have" = "$$want" ] && [ "$$(cat $(VENV)/.stamp 2>/dev/null)" = "$$stamp" ]; then exit 0; fi; \
+	start=$$(date +%s); \
+	if [ "$$have" != "$$want" ]; then \
+		base=$$("$(PYTHON)" -c "import sys; print(getattr(sys, '_base_executable', sys.executable))"); \
+		"$$base" -c "import venv, ensurepip" 2>/dev/null \
+			|| fail "Python $$want has no venv module; on Debian and Ubuntu install it with: apt-get install python$$want-venv"; \
+		if [ -n "$$have" ]; then echo "setup: $(VENV) has Python $$have, replacing it by one with Python $$want"; \
+		elif [ -e $(VENV) ]; then echo "setup: $(VENV) does not run or was never completed, making it anew"; fi; \
+		rm -rf $(VENV); \
+		"$$base" -m venv $(VENV); \
+	fi; \
+	echo "setup: installing into $(VENV) with Python $$want (the first time: about 2.5 GB to fetch, some minutes)"; \
+	rm -f $(VENV)/.stamp; \
+	for info in $(VENV)/lib/python*/site-packages/*.dist-info; do \
+		if [ -d "$$info" ] && [ ! -e "$$info/INSTALLER" ]; then rm -rf "$$info"; fi; \
+	done; \
+	PIP_CONSTRAINT=$(CONSTRAINTS) PIP_BUILD_CONSTRAINT=$(CONSTRAINTS) \
+		$(BIN)/python -m pip install -qq --no-input --disable-pip-version-check -e '.[$(EXTRAS)]'; \
+	echo "$$stamp" > $(VENV)/.stamp; \
+	echo "setup: done in $$(($$(date +%s) - start)) s"
