@@ -66,7 +66,7 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
         if tuple(seg_map.shape[-2:]) != tuple(sample.img_shape):
             raise MTAdaptError(
                 f"{sample.get('img_path')}: the {task} map is {tuple(seg_map.shape[-2:])} and the image "
-                f"{sample.img_shape} (height, width); in training pipelines load annotations before the geometric transforms"
+                f"{sample.img_shape} (height, width); in training load annotations before the geometric transforms"
             )
         padding = (0, batch_shape[1] - seg_map.shape[-1], 0, batch_shape[0] - seg_map.shape[-2])
         return PixelData(data=F.pad(seg_map, padding, value=self.seg_pad_value).long())

@@ -138,7 +138,7 @@ def _truncate(folder: Path) -> None:
         (["nothing.py"], "error: nothing.py: no such config file"),
         (
             ["config.py", "--cfg-options", "train_dataloader.dataset.data_root=nowhere"],
-            r"error: nowhere/images/100k/train: no such folder, needed by det and drivable; see docs/prepare_bdd100k.md",
+            r"error: nowhere/images/100k/train: no such folder, needed by det and drivable; see docs/",
         ),
         (
             ["config.py", "--cfg-options", "train_dataloader.dataset.label_setting=half"],

@@ -73,10 +73,10 @@ class LoadImage(BaseTransform):
 class LoadMultiTaskAnnotations(BaseTransform):
     """Load the boxes and the dense maps of all labelled tasks.
 
-    Boxes become mmdet's ``gt_bboxes``, ``gt_bboxes_labels`` and ``gt_ignore_flags``. The maps of several dense tasks are
-    stacked as the channels of one ``gt_seg_map`` ``(H, W, T)`` uint8 (or ``(H, W)`` for one task), in the order
-    of ``seg_map_tasks``: so every stock geometric transform of mmcv and mmdet that moves boxes and ``gt_seg_map`` (Resize,
-    RandomResize, RandomFlip, RandomCrop) moves the boxes and all maps of all tasks together.
+    Boxes become mmdet's ``gt_bboxes``, ``gt_bboxes_labels`` and ``gt_ignore_flags``. The maps of several dense tasks
+    are stacked as the channels of one ``gt_seg_map`` ``(H, W, T)`` uint8 (or ``(H, W)`` for one task), in the order
+    of ``seg_map_tasks``: so every stock geometric transform of mmcv and mmdet that moves boxes and ``gt_seg_map``
+    (Resize, RandomResize, RandomFlip, RandomCrop) moves the boxes and all maps of all tasks together.
 
     mmseg's own geometric transforms move maps and no boxes; they see the maps only where the image has no boxes.
 
