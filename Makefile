@@ -27,7 +27,9 @@ help:  ## list the commands
 demo: setup  ## install, make data, train, test, draw
 	$(BIN)/python tools/dataset_converters/synthetic_bdd100k.py $(DEMO_DATA) --train $(DEMO_TRAIN) --val $(DEMO_VAL) --size 320x192 --seed 0
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_WORK_DIR) $(DEMO_OPTIONS)
-	$(BIN)/python tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_WORK_DIR)/last_checkpoint)" --work-dir $(DEMO_WORK_DIR) --show-dir pictures $(DEMO_OPTIONS)
+	$(BIN)/python tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_WORK_DIR)/last_checkpoint)" --work-dir $(DEMO_WORK_DIR) --show-dir $(DEMO_WORK_DIR)/pictures
+	$(BIN)/python tools/analysis_tools/constant_baseline.py $(DEMO_CONFIG) 2>/dev/null | tail -n 12
+	@echo "Ground truth beside prediction: $(DEMO_WORK_DIR)/pictures" $(DEMO_OPTIONS)
 
 test: setup  ## install, run the tests
 	$(BIN)/python -m pytest -q -m 'not slow' $(PYTEST_ARGS) tests
