@@ -28,3 +28,5 @@ val_dataloader = dict(dataset=dict(tasks=tasks))
 test_dataloader = val_dataloader
 val_evaluator = dict(tasks=dict(_delete_=True, sem_seg=dict(type="mmseg.IoUMetric", iou_metrics=["mIoU"])))
 test_evaluator = val_evaluator
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=4000))
+log_processor = dict(by_epoch=False)

@@ -1,6 +1,6 @@
 """Markdown table of the main metrics of finished runs, from the logs that MMEngine writes.
 
-    python tools/analysis_tools/results_table.py docs/logs/*/scalars.json
+python tools/analysis_tools/results_table.py docs/logs/*/scalars.json
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def last_metrics(path: Path) -> dict[str, float]:
 
 def table(paths: list[Path]) -> str:
     """One row a log, named after its folder."""
-    rows = ["| run | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    rows = [f"| run | {' | '.join(heading for heading, _ in COLUMNS.values())} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for path in paths:
         metrics = last_metrics(path)
-        cells = [f"{metrics[name] * factor:.1f}" if name in metrics else "–" for name, (_, factor) in COLUMNS.items()]
+        cells = [f"{metrics[name] * factor:.1f}" if name in metrics else "-" for name, (_, factor) in COLUMNS.items()]
         rows.append(f"| {path.parent.name} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 

@@ -1,0 +1,1 @@
+"""The subcommands of ``benchmark.py``: a module each, with ``add_arguments(parser)`` and ``main(args)``."""
