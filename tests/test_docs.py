@@ -1,0 +1,50 @@
+"""README and docs: what they name exists, and their numbers are those of the logs beside them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+sys.path.insert(0, str(ROOT / "tools/analysis_tools"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_commands_name_what_exists(page: Path):
+    text = page.read_text()
+    for link in re.findall(r"\]\((?!http)([^)#]+)", text):
+        assert (page.parent / link).exists(), link
+    for name in re.findall(r"(?<![\w/])((?:tools|configs)/[\w./-]+\.(?:py|sh))", text):
+        assert (ROOT / name).is_file(), name
+    for target in re.findall(r"^make (\w+)", text, re.M):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M), target
+
+
+def test_results_are_those_of_the_logs():
+    import results_table
+
+    logs = sorted((ROOT / "docs/logs").glob("*/scalars.json"))
+    assert logs
+    readme = (ROOT / "README.md").read_text()
+    for row in results_table.table(logs).splitlines():
+        assert row in readme, row
+
+
+def test_results_table_by_hand(tmp_path: Path):
+    import results_table
+
+    from mtadapt.errors import MTAdaptError
+
+    log = tmp_path / "one" / "scalars.json"
+    log.parent.mkdir()
+    log.write_text('{"loss": 3}\n{"det/bbox_mAP": 0.1234, "sem_seg/mIoU": 55.55}\n')
+    assert results_table.table([log]).splitlines()[2] == "| one | 12.3 | - | 55.5 | - | - |"
+    log.write_text('{"loss": 3}\n')
+    with pytest.raises(MTAdaptError, match=r"scalars.json: holds no validation"):
+        results_table.table([log])
+    with pytest.raises(MTAdaptError, match=r"nothing.json: no log of scalars"):
+        results_table.table([tmp_path / "nothing.json"])
