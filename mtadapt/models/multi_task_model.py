@@ -165,17 +165,17 @@ class MultiTaskModel(BaseModel):
         return task.loss(shared, natives)
 
     def _absent_loss(self, task: BaseModel, features: Features, samples: Sequence[MultiTaskDataSample]) -> Losses:
-        """Zero, through every parameter of the task.
+        """Zero, through every parameter of the task and every level of the features that it reads.
 
         With several processes the other ones may have labels, and heads that average over processes would then wait for
         this one: so the head runs on one image without labels, which takes part in its collective calls with zero.
         """
-        parameters = [parameter for parameter in task.parameters() if parameter.requires_grad]
-        zero = features["backbone"][-1].sum() * 0
-        for parameter in parameters:
-            zero = zero + parameter.sum() * 0
+        shared = features[task.backbone.source]
+        touched = [*shared, *(parameter for parameter in task.parameters() if parameter.requires_grad)]
+        # One element of each, because a sum of half-precision features can overflow, and infinity times 0 is NaN.
+        zero = sum(tensor.flatten()[0].float() * 0 for tensor in touched)
         if get_world_size() > 1:
-            native = unlabelled_sample(task, samples[0], features["backbone"][-1].device)
+            native = unlabelled_sample(task, samples[0], shared[0].device)
             if native is not None:
                 for key, value in self._task_loss(task, features, [0], [native]).items():
                     if "loss" in key:

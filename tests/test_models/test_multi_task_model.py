@@ -265,3 +265,10 @@ def test_label_of_a_task_that_the_model_lacks():
     data = model.data_preprocessor(batch([("det", "sem_seg")]), True)
     with pytest.raises(MTAdaptError, match=r"0.jpg: labelled for task 'sem_seg', which the model does not have"):
         model.loss(data["inputs"], data["data_samples"])
+
+
+def test_absent_task_is_zero_for_large_half_precision_features():
+    model = multi_task_model(det=models.fcos(), sem_seg=models.fpn_head()).train()
+    huge = tuple(torch.full((1, 8, 64, 64), 60000.0, dtype=torch.float16) for _ in range(5))
+    (loss,) = model._absent_loss(model.tasks["sem_seg"], dict(neck=huge), []).values()
+    assert loss == 0

@@ -117,6 +117,37 @@ def test_two_processes(folder: Path):
     assert numbers(printed_test, "test") == numbers(printed, "val")
 
 
+def test_slurm_starts_one_torchrun_a_node(folder: Path, tmp_path: Path):
+    """Slurm's own commands are stood in for; what they start is real."""
+    fakes = {
+        "srun": 'while [[ $1 == --* ]]; do echo "srun $1"; shift; done; SLURM_NNODES=1 SLURM_NODEID=0 exec "$@"',
+        "scontrol": "echo 127.0.0.1",
+    }
+    for name, body in fakes.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    settings = ["GPUS=1", f"PATH={tmp_path}:{os.environ['PATH']}", f"PORT={31000 + os.getpid() % 2000}"]
+    settings.append("SLURM_JOB_NODELIST=node[1-1]")
+    command = ["env", *settings, "bash", ROOT / "tools/slurm_train.sh", "part", "job", "config.py", "slurm"]
+    printed = run(*command, "--cfg-options", "val_cfg=None", "val_dataloader=None", "val_evaluator=None", cwd=folder)
+    for option in ("--partition=part", "--job-name=job", "--nodes=1", "--ntasks-per-node=1", "--gres=gpu:1"):
+        assert f"srun {option}" in printed
+    assert "Distributed training: True" in printed and (folder / "slurm/epoch_1.pth").is_file()
+    wrong = [
+        "env",
+        "GPUS=12",
+        "GPUS_PER_NODE=8",
+        "bash",
+        ROOT / "tools/slurm_train.sh",
+        "part",
+        "job",
+        "config.py",
+        "w",
+    ]
+    printed = run(*wrong, cwd=folder, code=2)
+    assert last_line(printed) == "error: GPUS=12 is not a multiple of GPUS_PER_NODE=8"
+
+
 def test_browse_dataset(folder: Path):
     printed = run(ROOT / "tools/analysis_tools/browse_dataset.py", "config.py", "--num=2", "--out-dir=b", cwd=folder)
     assert "2 pictures in b" in printed and len(list((folder / "b").glob("*.jpg"))) == 2
