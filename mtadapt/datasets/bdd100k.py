@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 
 from mtadapt.datasets.bdd100k_classes import DET_IGNORED, DET_NAMES, METAINFO
 from mtadapt.datasets.label_settings import apply_label_setting
-from mtadapt.datasets.scalabel import FrameBoxes, decode_frames, pack_boxes
+from mtadapt.datasets.scalabel import FrameBoxes, read_boxes
 from mtadapt.errors import MTAdaptError
 from mtadapt.registry import DATASETS
 
@@ -36,6 +36,10 @@ class BDD100KDataset(BaseDataset):
 
     An image is one sample with the labels of all the tasks that it is labelled for; images, masks and detection
     entries are matched by their stem. What does not match is left out and counted in one summary line of the log.
+
+    The index is one buffer of bytes. Workers that are forked, as MMEngine's are unless ``mp_cfg`` says otherwise, share
+    it with their parent copy-on-write. Workers that are spawned get a copy each, which is small beside the libraries
+    that each of them has to import.
 
     Args:
         data_root: folder that holds ``images`` and ``labels``.
@@ -120,15 +124,13 @@ class BDD100KDataset(BaseDataset):
         """Return the entry of image ``idx``; in test mode with the boxes as ``instances`` for COCO-style metrics."""
         info = super().get_data_info(idx)
         if "boxes" in info:
-            boxes: FrameBoxes = info.pop("boxes")
-            info["attributes"] = boxes.attributes
-            info.update(boxes=boxes.boxes, box_labels=boxes.labels, box_ignore=boxes.ignore)
+            packed: FrameBoxes = info.pop("boxes")
+            boxes, labels, ignore = packed.unpack()
+            info.update(boxes=boxes, box_labels=labels, box_ignore=ignore, attributes=packed.attributes)
             if self.test_mode:
                 info["instances"] = [
-                    dict(bbox=box, bbox_label=label, ignore_flag=int(ignore))
-                    for box, label, ignore in zip(
-                        boxes.boxes.tolist(), boxes.labels.tolist(), boxes.ignore.tolist(), strict=True
-                    )
+                    dict(bbox=box, bbox_label=label, ignore_flag=int(ignored))
+                    for box, label, ignored in zip(boxes.tolist(), labels.tolist(), ignore.tolist(), strict=True)
                 ]
         info["num_classes"] = {task: len(meta["classes"]) for task, meta in self._metainfo["tasks"].items()}
         return info
@@ -170,12 +172,8 @@ class BDD100KDataset(BaseDataset):
             raise MTAdaptError(f"{path}: missing; put the det_20 labels there or leave 'det' out of tasks")
         class_ids = {name: label for label, name in enumerate(METAINFO["tasks"]["det"]["classes"])}
         class_ids.update({alias: class_ids[name] for alias, name in DET_NAMES.items()})
-        boxes = {}
-        for frame in decode_frames(path):
-            boxes[Path(frame.name).stem], bad = pack_boxes(
-                frame, path, class_ids, DET_IGNORED, skip_bad=self.on_error == "skip"
-            )
-            self._dropped["labels that cannot be used"] += bad
+        boxes, bad = read_boxes(path, class_ids, DET_IGNORED, skip_bad=self.on_error == "skip")
+        self._dropped["labels that cannot be used"] = bad
         return boxes
 
     def _list(self, folder: str, suffix: str, needed_by: str) -> dict[str, str]:
@@ -223,7 +221,7 @@ class BDD100KDataset(BaseDataset):
 
     def _summarise(self, entries: list[dict]) -> None:
         labelled = Counter(task for entry in entries for task in entry["labelled_tasks"])
-        num_boxes = sum(len(entry["boxes"].labels) for entry in entries if "boxes" in entry)
+        num_boxes = sum(entry["boxes"].num for entry in entries if "boxes" in entry)
         parts = [f"{task} {labelled[task]:,}" for task in self.tasks]
         dropped = [f"{number:,} {what}" for what, number in self._dropped.items() if number]
         print_log(

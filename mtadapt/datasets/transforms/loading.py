@@ -101,7 +101,7 @@ class LoadMultiTaskAnnotations(BaseTransform):
         maps = [self._load_map(results, task, path) for task, path in results.get("seg_map_paths", {}).items()]
         if maps:
             results["seg_map_tasks"] = tuple(results["seg_map_paths"])
-            results["gt_seg_map"] = maps[0] if len(maps) == 1 else np.dstack(maps)
+            results["gt_seg_map"] = maps[0] if len(maps) == 1 else _stack(maps)
             # mmseg's transforms move what seg_fields lists and leave boxes behind.
             results["seg_fields"] = [] if "boxes" in results else ["gt_seg_map"]
         return results
@@ -130,7 +130,7 @@ class LoadMultiTaskAnnotations(BaseTransform):
             with Image.open(io.BytesIO(fileio.get(path, backend_args=self.backend_args))) as image:
                 if image.mode != "P":
                     raise MTAdaptError(f"{path}: a {task} mask has one channel of class ids, not mode {image.mode}")
-                seg_map = np.asarray(image)
+                seg_map = np.array(image)
         height, width = results["ori_shape"]
         if seg_map.shape != (height, width):
             raise MTAdaptError(
@@ -139,12 +139,22 @@ class LoadMultiTaskAnnotations(BaseTransform):
             )
         num_classes = results.get("num_classes", {}).get(task)
         if num_classes is not None:
-            known = np.zeros(256, bool)
-            known[:num_classes] = known[255] = True
-            values = np.flatnonzero(cv2.calcHist([seg_map], [0], None, [256], [0, 256]).ravel())
-            if not known[values].all():
-                raise MTAdaptError(
-                    f"{path}: class id {values[~known[values]][0]} in a {task} mask of {num_classes} classes "
-                    f"(0 to {num_classes - 1}, 255 = ignore); use the train-id masks"
-                )
+            self._check_ids(seg_map, task, path, num_classes)
         return seg_map
+
+    @staticmethod
+    def _check_ids(seg_map: np.ndarray, task: str, path: str, num_classes: int) -> None:
+        # Mostly the maximum is enough, which takes a hundredth of the time of decoding; a histogram takes a tenth.
+        highest = seg_map.max()
+        if highest < num_classes or (highest == 255 and not cv2.inRange(seg_map, num_classes, 254).any()):
+            return
+        unknown = next(value for value in np.unique(seg_map) if value >= num_classes and value != 255)
+        raise MTAdaptError(
+            f"{path}: class id {unknown} in a {task} mask of {num_classes} classes "
+            f"(0 to {num_classes - 1}, 255 = ignore); use the train-id masks"
+        )
+
+
+def _stack(maps: list[np.ndarray]) -> np.ndarray:
+    """Stack ``(H, W)`` maps to ``(H, W, T)``; OpenCV takes a tenth of NumPy's time, but wants a single type."""
+    return cv2.merge(maps) if len({seg_map.dtype for seg_map in maps}) == 1 else np.dstack(maps)

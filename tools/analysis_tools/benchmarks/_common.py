@@ -20,6 +20,11 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1000000"}
 
 def peak_mib() -> float:
     """Peak resident memory of this process in MiB."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Not ru_maxrss, which a child takes over from its parent.
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -63,7 +68,9 @@ def print_machine() -> None:
     print(f"machine: {model}, {cores} cores; Python {platform.python_version()}, torch {torch.__version__}")
 
 
-def print_ratio(what: str, stock: Sequence[float], ours: Sequence[float], names: tuple[str, str] = ("stock", "mtadapt")) -> None:
+def print_ratio(
+    what: str, stock: Sequence[float], ours: Sequence[float], names: tuple[str, str] = ("stock", "mtadapt")
+) -> None:
     """Print the two medians and the second over the first."""
     first, second = statistics.median(stock), statistics.median(ours)
     ratio = f"{second / first:.3f}" if first else "none"

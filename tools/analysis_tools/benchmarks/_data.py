@@ -19,9 +19,9 @@ def scalabel_path(root: Path) -> Path:
     return root / "labels/det_20/det_train.json"
 
 
-def coco_path(root: Path) -> Path:
+def coco_path(folder: Path) -> Path:
     """The file that :func:`write_coco` writes."""
-    return root / "coco_train.json"
+    return folder / "coco_train.json"
 
 
 def write_index_data(root: Path, frames: int, boxes: int, seed: int = 0) -> None:
@@ -72,9 +72,10 @@ def _frame(rng: np.random.Generator, name: str, count: int) -> dict:
     )
 
 
-def write_coco(root: Path) -> None:
-    """Convert the label file to COCO JSON with no more keys than ``CocoDataset`` needs."""
-    images, annotations = [], []
+def write_coco(root: Path, folder: Path) -> None:
+    """Write the label file into another folder, as COCO JSON with no more keys than ``CocoDataset`` needs."""
+    images: list[dict] = []
+    annotations: list[dict] = []
     for image_id, frame in enumerate(msgspec.json.decode(scalabel_path(root).read_bytes())):
         images.append(dict(id=image_id, file_name=frame["name"], width=SIZE[0], height=SIZE[1]))
         for label in frame["labels"] or ():
@@ -92,4 +93,4 @@ def write_coco(root: Path) -> None:
             )
     categories = [dict(id=number, name=name) for number, name in enumerate(CLASSES)]
     document = dict(images=images, annotations=annotations, categories=categories)
-    coco_path(root).write_bytes(msgspec.json.encode(document))
+    coco_path(folder).write_bytes(msgspec.json.encode(document))

@@ -2,7 +2,7 @@
 
 The labels are random, in Scalabel JSON for BDD100KDataset and the same boxes in COCO JSON for CocoDataset; images and
 maps are empty files, listed and matched by BDD100KDataset for all three tasks and not looked at by CocoDataset. Each
-load is a process of its own. "worker" is a process that is forked from it, as by the data loader, and reads every entry.
+load is a process of its own. "worker" is a process forked from it, as by the data loader, that reads every entry.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=70_000, help="images (default: %(default)s)")
     parser.add_argument("--boxes", type=int, default=1_300_000, help="boxes in all images (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="loads of each kind that count (default: %(default)s)")
-    parser.add_argument("--data", type=Path, help="folder for the files, used again if it exists (default: a temporary)")
+    parser.add_argument(
+        "--data", type=Path, help="folder for the files, used again if it exists (default: a temporary)"
+    )
     parser.add_argument("--route", choices=ROUTES, help="one load of the files in --data, in this process")
 
 
@@ -40,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
         root = args.data or Path(temporary, "bdd100k")
         if not root.exists():
             write_index_data(root, args.frames, args.boxes)
-            write_coco(root)
+            write_coco(root, root)
         sizes = [path.stat().st_size / 2**20 for path in (coco_path(root), scalabel_path(root))]
         found = in_turns("index", ROUTES, args.repeats, "--data", root)
     stock, ours = (found[route] for route in ROUTES)

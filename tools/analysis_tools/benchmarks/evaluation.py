@@ -1,7 +1,6 @@
-"""Compare MultiTaskMetric with mmdet's CocoMetric and mmseg's IoUMetric on the same predictions.
+"""Compute the metrics of random predictions, MultiTaskMetric against mmdet's CocoMetric and mmseg's IoUMetric.
 
-Example:
-    python tools/analysis_tools/benchmark_evaluation.py --images 300
+Both see the same predictions, in a process each.
 """
 
 from __future__ import annotations
@@ -10,27 +9,32 @@ import argparse
 import contextlib
 import io
 import json
-import os
-import resource
-import subprocess
-import sys
 import time
 
+from ._common import in_turns, peak_mib, print_machine, print_ratio
+
 ROUTES = ("stock", "mtadapt")
-# One thread, so that the seconds of the processor compare on a busy machine; and large blocks go back to the system at
-# once, or the peak memory would measure the allocator (it varied by a factor of two from run to run).
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "1000000"}
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
     parser.add_argument("--images", type=int, default=300, help="images, each with 100 detections and one map")
     parser.add_argument("--size", type=int, nargs=2, default=(720, 1280), help="height and width of the maps")
-    parser.add_argument(
-        "--repeats", type=int, default=3, help="runs of each route, in turns; the smallest figures count"
-    )
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each route that count (default: %(default)s)")
     parser.add_argument("--route", choices=ROUTES, help="run one route in this process and print its numbers")
-    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    """Print seconds and memory of both."""
+    if args.route:
+        print(json.dumps(run(args.route, args.images, tuple(args.size))))
+        return
+    print_machine()
+    found = in_turns("evaluation", ROUTES, args.repeats, "--images", args.images, "--size", *args.size)
+    stock, ours = (found[route] for route in ROUTES)
+    print(f"equal numbers: {stock[0]['numbers'] == ours[0]['numbers']}")
+    for name in ("seconds", "peak MiB"):
+        print_ratio(name, [result[name] for result in stock], [result[name] for result in ours])
 
 
 def run(route: str, images: int, size: tuple[int, int]) -> dict:
@@ -69,7 +73,7 @@ def run(route: str, images: int, size: tuple[int, int]) -> dict:
         return sample
 
     if route == "mtadapt":
-        evaluators = {"": Evaluator({"type": "MultiTaskMetric", "metrics": configs})}
+        evaluators = {"": Evaluator({"type": "MultiTaskMetric", "tasks": configs})}
         evaluators[""].dataset_meta = {"tasks": metas}
     else:
         evaluators = {task: Evaluator(config) for task, config in configs.items()}
@@ -88,31 +92,4 @@ def run(route: str, images: int, size: tuple[int, int]) -> dict:
             numbers.update(evaluator.evaluate(images))
         seconds += time.process_time() - start
     values = sorted((name.rpartition("/")[2], float(value)) for name, value in numbers.items())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": seconds, "peak MiB": peak, "numbers": values}
-
-
-def main() -> None:
-    args = parse_args()
-    if args.route:
-        print(json.dumps(run(args.route, args.images, tuple(args.size))))
-        return
-    best: dict[str, dict] = {}
-    for _ in range(args.repeats):
-        for route in ROUTES:
-            # A process each: the peak memory of a process never falls.
-            command = [sys.executable, __file__, "--route", route, "--images", str(args.images)]
-            command += ["--size", *map(str, args.size)]
-            out = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **ENVIRONMENT})
-            found = json.loads(out.stdout.splitlines()[-1])
-            for name in ("seconds", "peak MiB"):
-                found[name] = min(found[name], best.get(route, found)[name])
-            best[route] = found
-    stock, ours = (best[route] for route in ROUTES)
-    for name in ("seconds", "peak MiB"):
-        print(f"{name}: stock {stock[name]:.2f}, mtadapt {ours[name]:.2f}, ratio {ours[name] / stock[name]:.3f}")
-    print(f"equal numbers: {stock['numbers'] == ours['numbers']}")
-
-
-if __name__ == "__main__":
-    main()
+    return {"seconds": seconds, "peak MiB": peak_mib(), "numbers": values}
