@@ -13,8 +13,8 @@ DEMO_CONFIG := configs/mt_synthetic_baseline.py
 DEMO_NAME := $(if $(DEMO_SHORT),synthetic_short,synthetic)
 DEMO_DATA := data/$(DEMO_NAME)
 DEMO_WORK_DIR := work_dirs/mt_$(DEMO_NAME)_baseline
-DEMO_TRAIN ?= $(if $(DEMO_SHORT),16,300)
-DEMO_VAL ?= $(if $(DEMO_SHORT),8,60)
+DEMO_TRAIN ?= $(if $(DEMO_SHORT),16,200)
+DEMO_VAL ?= $(if $(DEMO_SHORT),8,40)
 DEMO_OPTIONS ?= $(if $(DEMO_SHORT),--cfg-options train_cfg.max_epochs=1 train_cfg.val_interval=1 \
 	$(foreach loader,train val test,$(loader)_dataloader.dataset.data_root=$(DEMO_DATA)))
 
@@ -27,9 +27,9 @@ help:  ## list the commands
 demo: setup  ## install, make data, train, test, draw
 	$(BIN)/python tools/dataset_converters/synthetic_bdd100k.py $(DEMO_DATA) --train $(DEMO_TRAIN) --val $(DEMO_VAL) --size 320x192 --seed 0
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_WORK_DIR) $(DEMO_OPTIONS)
-	$(BIN)/python tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_WORK_DIR)/last_checkpoint)" --work-dir $(DEMO_WORK_DIR) --show-dir $(DEMO_WORK_DIR)/pictures
-	$(BIN)/python tools/analysis_tools/constant_baseline.py $(DEMO_CONFIG) 2>/dev/null | tail -n 12
-	@echo "Ground truth beside prediction: $(DEMO_WORK_DIR)/pictures" $(DEMO_OPTIONS)
+	$(BIN)/python tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_WORK_DIR)/last_checkpoint)" --work-dir $(DEMO_WORK_DIR) --show-dir $(DEMO_WORK_DIR)/pictures $(DEMO_OPTIONS)
+	$(BIN)/python -W ignore tools/analysis_tools/constant_baseline.py $(DEMO_CONFIG) $(DEMO_OPTIONS)
+	@echo "Ground truth beside prediction: $(DEMO_WORK_DIR)/pictures"
 
 test: setup  ## install, run the tests
 	$(BIN)/python -m pytest -q -m 'not slow' $(PYTEST_ARGS) tests

@@ -29,6 +29,22 @@ def test_config_builds(path: Path):
     assert str(config.filename).rsplit("/", 1)[-1] in path.read_text(), "the docstring is the command"
 
 
+def test_the_public_recipes_are_kept():
+    """Golden values of the BDD100K baselines that a change of a base file must not move."""
+    config = Config.fromfile(ROOT / "configs/mt_bdd_baseline.py")
+    preprocessor = config.model.data_preprocessor
+    assert preprocessor.mean == [123.675, 116.28, 103.53] and preprocessor.std == [58.395, 57.12, 57.375]
+    assert preprocessor.bgr_to_rgb and preprocessor.pad_size_divisor == 32
+    assert config.optim_wrapper.optimizer == dict(type="SGD", lr=0.02, momentum=0.9, weight_decay=0.0001)
+    assert config.param_scheduler[1].milestones == [8, 11] and config.train_cfg.max_epochs == 12
+    assert config.auto_scale_lr.base_batch_size == 16
+    names = [transform.type for transform in config.test_dataloader.dataset.pipeline]
+    assert names.index("LoadMultiTaskAnnotations") > names.index("mmdet.Resize"), "ground truth keeps its size"
+    config = Config.fromfile(ROOT / "configs/st_bdd_sem_seg.py")
+    assert config.optim_wrapper.optimizer == dict(type="SGD", lr=0.01, momentum=0.9, weight_decay=0.0005)
+    assert config.train_cfg.max_iters == 40000 and config.param_scheduler[0].power == 0.9
+
+
 def test_metafile_names_what_exists():
     index = yaml.safe_load((ROOT / "model-index.yml").read_text())
     for name in index["Import"]:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from mmengine.config import DictAction
-
-from mtadapt.engine import load_config
+from mtadapt.engine import CfgOptions, load_config
 from mtadapt.errors import one_line_errors
 
 
@@ -17,7 +15,7 @@ def main() -> None:
     """Print the merged config."""
     parser = argparse.ArgumentParser(description="Print the final config")
     parser.add_argument("config", help="config file")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override settings, e.g. a.b=1")
+    parser.add_argument("--cfg-options", nargs="+", action=CfgOptions, help="override settings, e.g. a.b=1")
     args = parser.parse_args()
     print(load_config(args.config, args.cfg_options).pretty_text)
 

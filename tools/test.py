@@ -9,10 +9,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mmengine.config import DictAction
-from mmengine.runner import Runner
-
-from mtadapt.engine import load_config, prepare_launch
+from mtadapt.engine import CfgOptions, build_runner, load_config, prepare_launch
 from mtadapt.errors import MTAdaptError, one_line_errors
 
 
@@ -27,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--show-dir", help="folder for the pictures")
     parser.add_argument("--wait-time", type=float, default=2.0, help="seconds that a window stays")
     parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, help="override settings of the config, e.g. a.b=1 'c=[1,2]'"
+        "--cfg-options", nargs="+", action=CfgOptions, help="override settings of the config, e.g. a.b=1 'c=[1,2]'"
     )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="job launcher")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
@@ -52,7 +49,7 @@ def main() -> None:
         evaluators = config.test_evaluator
         evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
         config.test_evaluator = [*evaluators, dict(type="DumpResults", out_file_path=args.out)]
-    Runner.from_cfg(config).test()
+    build_runner(config).test()
 
 
 if __name__ == "__main__":

@@ -9,10 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 
-from mmengine.config import DictAction
-from mmengine.runner import Runner
+import torch
 
-from mtadapt.engine import load_config, prepare_launch
+from mtadapt.engine import CfgOptions, build_runner, load_config, prepare_launch
 from mtadapt.errors import MTAdaptError, one_line_errors
 
 
@@ -30,7 +29,7 @@ def parse_args() -> argparse.Namespace:
         help="resume from this checkpoint; without a path from the latest one in the work directory",
     )
     parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, help="override settings of the config, e.g. a.b=1 'c=[1,2]'"
+        "--cfg-options", nargs="+", action=CfgOptions, help="override settings of the config, e.g. a.b=1 'c=[1,2]'"
     )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="job launcher")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
@@ -45,6 +44,8 @@ def main() -> None:
     config = load_config(args.config, args.cfg_options, args.work_dir)
     prepare_launch(config, args.launcher)
     if args.amp:
+        if not torch.cuda.is_available():
+            raise MTAdaptError("--amp: automatic mixed precision needs a GPU; leave it out on a CPU")
         config.optim_wrapper.type = "AmpOptimWrapper"
         config.optim_wrapper.loss_scale = "dynamic"
     if args.auto_scale_lr:
@@ -54,7 +55,7 @@ def main() -> None:
     if args.resume:
         config.resume = True
         config.load_from = None if args.resume == "auto" else args.resume
-    Runner.from_cfg(config).train()
+    build_runner(config).train()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,11 @@ default_hooks = dict(
     sampler_seed=dict(type="DistSamplerSeedHook"),
     visualization=dict(type="MultiTaskVisualizationHook", num_images=8),
 )
-custom_hooks = [dict(type="TaskProgressHook", interval=50), dict(type="MetricTableHook")]
+custom_hooks = [
+    dict(type="CheckpointMatchHook"),
+    dict(type="TaskProgressHook", interval=50),
+    dict(type="MetricTableHook"),
+]
 
 env_cfg = dict(
     cudnn_benchmark=False, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0), dist_cfg=dict(backend="nccl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 from collections import Counter
@@ -15,6 +16,7 @@ from mmengine.logging import print_log
 
 from mtadapt.datasets.bdd100k_classes import DET_IGNORED, DET_NAMES, METAINFO
 from mtadapt.datasets.label_settings import apply_label_setting
+from mtadapt.datasets.pipeline_check import check_pipeline
 from mtadapt.datasets.scalabel import FrameBoxes, read_boxes
 from mtadapt.errors import MTAdaptError
 from mtadapt.registry import DATASETS
@@ -44,7 +46,7 @@ class BDD100KDataset(BaseDataset):
     Args:
         data_root: folder that holds ``images`` and ``labels``.
         split: ``train``, ``val`` or ``test``; the test split has no labels.
-        tasks: the tasks to read.
+        tasks: the tasks to read; a single one may be given by its name.
         label_setting: ``full``, ``disjoint_normal`` or ``disjoint_balance``, or a dict with ``name`` and any of
             ``counts`` and ``seed``; see :func:`~mtadapt.datasets.label_settings.apply_label_setting`.
         drop_overlap: leave out train images that are in the val split of either image set. The 10K train images
@@ -72,6 +74,7 @@ class BDD100KDataset(BaseDataset):
         on_error: str = "raise",
         **kwargs: Any,
     ) -> None:
+        tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
         unknown = [task for task in tasks if task not in IMAGE_SETS]
         if unknown or not tasks:
             raise MTAdaptError(f"BDD100KDataset: unknown tasks {unknown}; known: {', '.join(IMAGE_SETS)}")
@@ -80,7 +83,11 @@ class BDD100KDataset(BaseDataset):
         if on_error not in ("raise", "skip"):
             raise MTAdaptError(f"BDD100KDataset: on_error is {on_error!r}; use 'raise' or 'skip'")
         self.split = split
-        self.tasks = tuple(tasks)
+        wrong = sorted(set(kwargs) - set(inspect.signature(BaseDataset).parameters))
+        if wrong:
+            raise MTAdaptError(f"BDD100KDataset: unknown settings {wrong}; see its docstring for the known ones")
+        check_pipeline(kwargs.get("pipeline", ()))
+        self.tasks = tasks
         self.label_setting = dict(name=label_setting) if isinstance(label_setting, str) else dict(label_setting)
         self.drop_overlap = drop_overlap
         self.on_error = on_error
@@ -194,7 +201,8 @@ class BDD100KDataset(BaseDataset):
         for task, paths in masks.items():
             self._dropped[f"{task} masks without an image"] = sum(stem not in images for stem in paths)
         if boxes:
-            in_100k = (stem for stem, path in images.items() if f"{os.sep}100k{os.sep}" in path)
+            folder = os.path.join(self.data_root, "images", "100k")
+            in_100k = (stem for stem, path in images.items() if path.startswith(folder + os.sep))
             self._dropped["images without a detection entry"] = sum(stem not in boxes for stem in in_100k)
 
     def _select(self, labelled: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -230,5 +238,10 @@ class BDD100KDataset(BaseDataset):
             logger="current",
         )
         for task in self.tasks:
-            if not labelled[task] and self.split != "test":
+            if not labelled[task] and self.split == "train":
+                raise MTAdaptError(
+                    f"{self.data_root}: no {self.split} image is labelled for {task!r}; check that images and labels "
+                    f"have the same stems ({', '.join(dropped) or 'nothing was left out'}), or leave it out of tasks"
+                )
+            if not labelled[task] and self.split == "val":
                 print_log(f"BDD100K {self.split}: no image is labelled for {task}", "current", logging.WARNING)

@@ -11,6 +11,10 @@ import hashlib
 from collections.abc import Mapping
 from itertools import combinations
 
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_flow
+
 from mtadapt.errors import MTAdaptError
 
 #: Images a task in each disjoint setting.
@@ -31,7 +35,7 @@ def apply_label_setting(
     ``full`` keeps everything. In ``disjoint_normal`` and ``disjoint_balance`` an image keeps the labels of one task and
     ``counts`` says how many images each task gets; images that are left over are dropped. Where there are too few
     images, all counts shrink by the same factor. Ours: images are drawn in the order of a hash of seed and name, so the
-    choice does not depend on the order of the files, and an image that is labelled for fewer tasks is drawn first.
+    choice does not depend on the order of the files; a maximum flow shares out the images that several tasks could use.
 
     Args:
         labels: image name to the tasks that it is labelled for.
@@ -61,13 +65,36 @@ def apply_label_setting(
         raise MTAdaptError(f"label_setting {setting!r} has no count for {missing}; add it to counts")
     quota = _feasible_counts(labels, {task: wanted[task] for task in tasks})
     order = sorted(labels, key=lambda name: hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest())
-    supply = {task: sum(task in names for names in labels.values()) for task in tasks}
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in order:
+        groups.setdefault(tuple(sorted(labels[name])), []).append(name)
     kept: dict[str, tuple[str, ...]] = {}
-    for task in sorted(tasks, key=lambda task: supply[task] / max(quota[task], 1)):
-        able = [name for name in order if task in labels[name] and name not in kept]
-        able.sort(key=lambda name: len(labels[name]))
-        kept.update((name, (task,)) for name in able[: quota[task]])
+    for (group, task), number in _shares(groups, quota).items():
+        free = [name for name in groups[group] if name not in kept][:number]
+        kept.update((name, (task,)) for name in free)
     return {name: kept[name] for name in labels if name in kept}
+
+
+def _shares(
+    groups: Mapping[tuple[str, ...], list[str]], quota: Mapping[str, int]
+) -> dict[tuple[tuple[str, ...], str], int]:
+    """How many images of each group (those with labels of the same tasks) each task gets: a maximum flow."""
+    names, tasks = sorted(groups), sorted(quota)
+    source, sink = 0, 1 + len(names) + len(tasks)
+    capacity = np.zeros((sink + 1, sink + 1), np.int32)
+    for row, group in enumerate(names, 1):
+        capacity[source, row] = len(groups[group])
+        for column, task in enumerate(tasks, 1 + len(names)):
+            capacity[row, column] = len(groups[group]) if task in group else 0
+    for column, task in enumerate(tasks, 1 + len(names)):
+        capacity[column, sink] = quota[task]
+    flow = maximum_flow(csr_array(capacity), source, sink).flow.toarray()
+    return {
+        (group, task): int(flow[row, column])
+        for row, group in enumerate(names, 1)
+        for column, task in enumerate(tasks, 1 + len(names))
+        if flow[row, column] > 0
+    }
 
 
 def _feasible_counts(labels: Mapping[str, tuple[str, ...]], counts: Mapping[str, int]) -> dict[str, int]:

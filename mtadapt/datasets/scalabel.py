@@ -118,7 +118,10 @@ def read_boxes(
         packed, bad = _pack_block(frames, path, class_ids, ignored, skip_bad)
         num_bad += bad
         for frame, (corners, labels, ignore) in zip(frames, packed, strict=True):
-            boxes[Path(frame.name).stem] = FrameBoxes.pack(corners, labels, ignore, _attributes(frame, shared))
+            stem = Path(frame.name).stem
+            if stem in boxes:
+                raise MTAdaptError(f"{path}: frame {frame.name!r} is there twice; merge its labels into one frame")
+            boxes[stem] = FrameBoxes.pack(corners, labels, ignore, _attributes(frame, shared))
     return boxes, num_bad
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import zipfile
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
 
 from mtadapt.errors import MTAdaptError
 
@@ -24,12 +27,51 @@ def load_config(path: str, options: dict | None = None, work_dir: str | None = N
         raise MTAdaptError(f"{path}: no such config file")
     try:
         config = Config.fromfile(path)
-    except (SyntaxError, FileNotFoundError, KeyError) as error:
-        raise MTAdaptError(f"{path}: {str(error).splitlines()[0]}") from error
-    if options:
-        config.merge_from_dict(options)
+    except Exception as error:
+        # A config is a program of the user's own, so any exception is a mistake in it.
+        raise MTAdaptError(
+            f"{path}: {type(error).__name__}: {str(error).splitlines()[0]}; correct the config"
+        ) from error
+    try:
+        config.merge_from_dict(options or {})
+    except (KeyError, TypeError, IndexError, AssertionError) as error:
+        raise MTAdaptError(f"--cfg-options {options}: {str(error).splitlines()[0]}") from error
     config.work_dir = work_dir or config.get("work_dir") or str(Path("work_dirs", Path(path).stem))
     return config
+
+
+def build_runner(config: Config) -> Runner:
+    """Build the runner, and with it the model, the visualizer and the hooks.
+
+    Raises:
+        MTAdaptError: when ``load_from`` is no whole file, or a type or a setting of the config is unknown.
+    """
+    source = config.get("load_from")
+    if source and "://" not in source:
+        if not Path(source).is_file():
+            raise MTAdaptError(f"{source}: no such checkpoint (load_from or --resume)")
+        with open(source, "rb") as file:
+            if file.read(2) == b"PK" and not zipfile.is_zipfile(source):
+                raise MTAdaptError(f"{source}: the checkpoint is truncated; take another one or copy it again")
+    try:
+        return Runner.from_cfg(config)
+    except (KeyError, TypeError) as error:
+        # Registries raise KeyError for an unknown type, constructors TypeError for an unknown setting.
+        message = error.args[0] if error.args else error
+        raise MTAdaptError(f"{config.filename}: {str(message).splitlines()[0]}") from error
+
+
+class CfgOptions(DictAction):
+    """``--cfg-options`` of MMEngine, with a message for an option without a value."""
+
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, values: list, option_string: str | None = None
+    ) -> None:
+        """Parse ``key=value`` pairs."""
+        for value in values:
+            if "=" not in value:
+                parser.error(f"{option_string} {value}: write key=value")
+        super().__call__(parser, namespace, values, option_string)
 
 
 def prepare_launch(config: Config, launcher: str) -> None:

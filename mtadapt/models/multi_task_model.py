@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from mmengine.dist import get_world_size
 from mmengine.model import BaseModel, ModuleDict
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from mtadapt.errors import MTAdaptError
-from mtadapt.models.tasks import build_task, native_samples, unlabelled_sample
+from mtadapt.models.tasks import build_task, check_task_name, frozen_batch_norm, native_samples, unlabelled_sample
 from mtadapt.registry import MODELS
 from mtadapt.structures import MultiTaskDataSample
 
@@ -48,9 +49,11 @@ class MultiTaskModel(BaseModel):
         loss_weights: Mapping[str, float] | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(data_preprocessor or dict(type="MultiTaskDataPreprocessor"), init_cfg)
+        super().__init__(data_preprocessor or dict(type="mtadapt.MultiTaskDataPreprocessor"), init_cfg)
         if not tasks:
             raise MTAdaptError("MultiTaskModel: tasks is empty; give at least one, e.g. tasks=dict(det=...)")
+        for name in tasks:
+            check_task_name(name)
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck) if neck is not None else None
         self.tasks = ModuleDict({name: build_task(name, cfg) for name, cfg in tasks.items()})
@@ -114,7 +117,7 @@ class MultiTaskModel(BaseModel):
             weight = self.loss_weights.get(name, 1.0)
             for key, value in task_losses.items():
                 losses[f"{name}.{key}"] = _scale(value, weight) if "loss" in key else value
-            losses[f"{name}.samples"] = inputs.new_tensor(float(len(chosen)))
+            losses[f"{name}.samples"] = torch.tensor(float(len(chosen)))
         return losses
 
     def predict(
@@ -157,12 +160,22 @@ class MultiTaskModel(BaseModel):
         return rows
 
     def _task_loss(
-        self, task: BaseModel, features: Features, rows: list[int], natives: list[BaseDataElement]
+        self,
+        task: BaseModel,
+        features: Features,
+        rows: list[int],
+        natives: list[BaseDataElement],
+        unlabelled: bool = False,
     ) -> Losses:
         shared = features[task.backbone.source]
+        alone = len(rows) == 1 and (unlabelled or len(shared[0]) > 1)
         if len(rows) < len(shared[0]):
-            shared = tuple(level[rows] for level in shared)
-        return task.loss(shared, natives)
+            index = torch.tensor(rows, device=shared[0].device)
+            shared = tuple(level.index_select(0, index) for level in shared)
+        # Batch norm learns nothing from a row without labels, and cannot use the one value a channel that pooling
+        # leaves of a single row. A batch of one image is left to the stock model.
+        with frozen_batch_norm(task, when=alone):
+            return task.loss(shared, natives)
 
     def _absent_loss(self, task: BaseModel, features: Features, samples: Sequence[MultiTaskDataSample]) -> Losses:
         """Zero, through every parameter of the task and every level of the features that it reads.
@@ -177,7 +190,7 @@ class MultiTaskModel(BaseModel):
         if get_world_size() > 1:
             native = unlabelled_sample(task, samples[0], shared[0].device)
             if native is not None:
-                for key, value in self._task_loss(task, features, [0], [native]).items():
+                for key, value in self._task_loss(task, features, [0], [native], unlabelled=True).items():
                     if "loss" in key:
                         zero = zero + _total(value) * 0
         return dict(loss_absent=zero)

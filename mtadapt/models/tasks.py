@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, PixelData
+from torch.nn import SyncBatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtadapt.errors import MTAdaptError
 from mtadapt.models.shared_features import SharedFeatures
@@ -16,6 +19,19 @@ from mtadapt.registry import MODELS
 from mtadapt.structures import MultiTaskDataSample
 
 LIBRARIES = ("mmdet", "mmseg", "mmpretrain")
+#: Metainfo of a sample.
+RESERVED = (
+    "img_id",
+    "img_path",
+    "sample_idx",
+    "ori_shape",
+    "img_shape",
+    "pad_shape",
+    "batch_input_shape",
+    "scale_factor",
+    "flip",
+    "flip_direction",
+)
 
 
 class Library(NamedTuple):
@@ -73,7 +89,8 @@ def build_task(name: str, cfg: dict) -> BaseModel:
     """Build a stock model as task ``name``.
 
     The library is that of ``_scope_``, else that of the type's prefix (``mmdet.FasterRCNN``). A ``data_preprocessor``
-    in a pasted config is left out: the multi-task model's own serves all tasks.
+    and mmseg's ``pretrained`` in a pasted config are left out: preprocessor and backbone are those of the multi-task
+    model.
 
     Args:
         name: the task's name, for messages.
@@ -87,6 +104,8 @@ def build_task(name: str, cfg: dict) -> BaseModel:
     """
     cfg = ConfigDict(cfg)
     cfg.pop("data_preprocessor", None)
+    # mmseg would hand it to the backbone, which here has no weights of its own.
+    cfg.pop("pretrained", None)
     kind = cfg.get("type")
     prefix = kind.split(".")[0] if isinstance(kind, str) and "." in kind else None
     scope = cfg.get("_scope_") or prefix
@@ -109,6 +128,38 @@ def build_task(name: str, cfg: dict) -> BaseModel:
     model = MODELS.build(cfg)
     model.task_name, model.library = name, scope
     return model
+
+
+def check_task_name(name: str) -> None:
+    """Refuse names that samples or logs use for something else.
+
+    Raises:
+        MTAdaptError: for a name that is no identifier, contains "loss" or is an attribute of the sample.
+    """
+    if not name.isidentifier() or name.startswith("_") or "loss" in name:
+        raise MTAdaptError(f"task name {name!r}: use letters, digits and underscores, and not the word 'loss'")
+    if hasattr(MultiTaskDataSample, name) or name in RESERVED:
+        raise MTAdaptError(f"task name {name!r} is an attribute of the samples; choose another one")
+
+
+@contextmanager
+def frozen_batch_norm(task: BaseModel, when: bool) -> Iterator[None]:
+    """Run the task's batch norms with their running statistics, and leave these as they are.
+
+    Synchronised ones go on: their collective calls need every process, and the other processes' images fill them.
+    """
+    norms = [
+        module
+        for module in task.modules()
+        if when and module.training and isinstance(module, _BatchNorm) and not isinstance(module, SyncBatchNorm)
+    ]
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()
 
 
 def native_samples(task: BaseModel, samples: Sequence[MultiTaskDataSample]) -> list[BaseDataElement]:

@@ -70,6 +70,29 @@ def test_summary_line_counts_what_is_left_out(bdd: Tree, caplog: pytest.LogCaptu
         assert part in line
 
 
+def test_overlap_with_either_val_split_is_dropped(bdd: Tree):
+    bdd.image("10k", "val", "a")
+    bdd.mask("sem_seg", "val", "a", 1)
+    assert set(by_stem(build(bdd))) == {"b", "c", "d"}
+
+
+def test_one_task_by_its_name(bdd: Tree):
+    assert build(bdd, tasks="drivable").tasks == ("drivable",)
+
+
+def test_a_frame_that_is_there_twice(bdd: Tree):
+    bdd.det("train", [dict(name="a.jpg", labels=[box("car", 1, 1, 2, 2)]), dict(name="a.jpg", labels=None)])
+    with pytest.raises(MTAdaptError, match=r"det_train.json: frame 'a.jpg' is there twice"):
+        build(bdd)
+
+
+def test_a_task_without_any_labelled_image(bdd: Tree):
+    for path in (bdd.root / "labels/drivable/masks/train").iterdir():
+        path.rename(path.with_name(path.stem + "_drivable_id.png"))
+    with pytest.raises(MTAdaptError, match=r"no train image is labelled for 'drivable'; .* 4 drivable masks without"):
+        build(bdd)
+
+
 def test_overlap_can_be_kept(bdd: Tree):
     assert "v" in by_stem(build(bdd, drop_overlap=False))
 
@@ -131,6 +154,7 @@ def test_index_is_one_buffer_and_survives_pickling(bdd: Tree):
     [
         (dict(tasks=("lane",)), r"unknown tasks \['lane'\]; known: det, drivable, sem_seg"),
         (dict(split="trian"), "unknown split 'trian'"),
+        (dict(task="det"), r"unknown settings \['task'\]"),
         (dict(on_error="ignore"), "on_error is 'ignore'"),
         (dict(label_setting="half"), "unknown label_setting 'half'"),
         (dict(label_setting=dict(counts=dict(det=1))), "needs 'name'"),

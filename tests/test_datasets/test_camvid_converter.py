@@ -89,7 +89,7 @@ def test_drivable_is_the_road_under_the_vehicle(tool: ModuleType) -> None:
     expected = np.full(mask.shape, 2)
     road = mask == ROAD
     expected[30:][road[30:]] = 0
-    expected[:26][road[:26]] = 1
+    assert road[:26].any(), "a second road component, which stays background"
     np.testing.assert_array_equal(drivable, expected)
 
 

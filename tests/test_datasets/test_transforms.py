@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.dataset import Compose
 
+from mtadapt.datasets import BDD100KDataset
 from mtadapt.errors import MTAdaptError
 from mtadapt.registry import TRANSFORMS
 
@@ -107,7 +108,7 @@ def test_cropping_with_mmseg_needs_maps_alone(tmp_path):
     data = pipeline(*LOAD, crop, PACK)(alone)
     assert data["data_samples"].sem_seg.gt_sem_seg.data.shape == (1, 40, 60)
     data = pipeline(*LOAD, crop, PACK)(scene(tmp_path))
-    assert data["data_samples"].sem_seg.gt_sem_seg.data.shape != data["inputs"].shape[1:]
+    assert data["data_samples"].sem_seg.gt_sem_seg.data.shape[-2:] != data["inputs"].shape[-2:]
 
 
 def test_pack_errors(tmp_path):
@@ -130,3 +131,18 @@ def test_own_dense_task_and_label(tmp_path):
     sample = pipeline(*LOAD, dict(type="PackMultiTaskInputs", kinds=dict(lane="map")))(info)["data_samples"]
     assert extents(sample.lane.gt_sem_seg.data[0] == 5) == list(OBJECT)
     assert sample.cls.gt_label.tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (dict(type="mmdet.RandomAffine"), "mmdet.RandomAffine moves the image and the boxes, but not the maps"),
+        (dict(type="mmseg.RandomRotate", prob=1, degree=9), "mmseg.RandomRotate does not move boxes"),
+        (dict(type="RandomFlip", prob=0.5), "RandomFlip does not move boxes and maps together; write mmdet.RandomFlip"),
+        (dict(type="mmseg.Resize", scale=(9, 9)), "write mmdet.Resize"),
+        (dict(type="RandomResize", scale=(9, 9)), "RandomResize needs resize_type='mmdet.Resize'"),
+    ],
+)
+def test_transforms_that_leave_labels_behind_are_refused(bdd, transform: dict, message: str):
+    with pytest.raises(MTAdaptError, match=message):
+        BDD100KDataset(data_root=str(bdd.root), pipeline=[*LOAD, transform, PACK])

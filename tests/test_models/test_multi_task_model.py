@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from mtadapt.registry import MODELS
 from tests import models
 from tests.models import BACKBONE, DETECTORS, NECK, NORMALISE, SEGMENTORS, batch, multi_task_model
 
-SIZES = [(96, 128), (64, 100)]
+SIZES = [(64, 100), (96, 128)]
 
 
 def flat(losses: dict, prefix: str = "") -> dict[str, torch.Tensor]:
@@ -224,6 +225,49 @@ def test_shared_weights_are_stored_once():
     assert not any(key.startswith(("tasks.det.backbone", "tasks.sem_seg.backbone")) for key in keys)
 
 
+def test_mmseg_config_files_are_pasted_as_they_are():
+    """mmseg's own base configs, with nothing changed but the backbone and the widths of this small network."""
+    import mmseg
+    from mmengine.config import Config
+
+    folder = Path(mmseg.__file__).parent / ".mim/configs/_base_/models"
+    fpn, uper = (Config.fromfile(folder / name).model for name in ("fpn_r50.py", "upernet_r50.py"))
+    assert "pretrained" in fpn and "pretrained" in uper
+    for config in (fpn, uper):
+        config._scope_ = "mmseg"
+        config.norm_cfg = None
+    fpn.pop("neck")
+    fpn.decode_head.in_channels = [32] * 4
+    uper.decode_head.in_channels, uper.auxiliary_head.in_channels = [8, 16, 32, 64], 32
+    uper.backbone = dict(**models.SHARED, source="backbone")
+    fpn.backbone = models.SHARED
+    for config in (fpn, uper):
+        config.pop("norm_cfg")
+    model = multi_task_model(sem_seg=fpn, drivable=uper)
+    assert list(model.tasks) == ["sem_seg", "drivable"]
+
+
+def test_one_labelled_row_trains_a_head_with_batch_norm():
+    model = multi_task_model(det=models.fcos(), sem_seg=models.uper_head()).train()
+    data = model.data_preprocessor(batch([("det",), ("det", "sem_seg")]), True)
+    before = {name: value.clone() for name, value in model.tasks["sem_seg"].named_buffers()}
+    model.parse_losses(model.loss(data["inputs"], data["data_samples"]))[0].backward()
+    assert all(torch.equal(value, before[name]) for name, value in model.tasks["sem_seg"].named_buffers())
+    assert all(norm.training for norm in model.tasks["sem_seg"].modules())
+    assert model.tasks["sem_seg"].decode_head.conv_seg.weight.grad.any()
+
+
+@pytest.mark.parametrize("scope", ["mmdet", "mmseg", "mmpretrain"])
+def test_model_builds_under_any_default_scope(scope: str):
+    from mmengine.registry import DefaultScope
+
+    with DefaultScope.overwrite_default_scope(scope):
+        config = dict(backbone=BACKBONE, tasks=dict(cls=models.as_task(models.classifier())))
+        assert type(MODELS.build(dict(type="mtadapt.MultiTaskModel", **config)).data_preprocessor).__name__ == (
+            "MultiTaskDataPreprocessor"
+        )
+
+
 @pytest.mark.parametrize("scope", ["mmdet", "mmseg", "mmpretrain"])
 def test_shared_features_are_found_from_every_scope(scope: str):
     import importlib
@@ -240,6 +284,9 @@ def test_shared_features_are_found_from_every_scope(scope: str):
         (dict(tasks={}), "tasks is empty"),
         (dict(loss_weights=dict(lane=1.0)), r"loss_weights of unknown tasks \['lane'\]; tasks: \['det'\]"),
         (dict(tasks=dict(det=dict(type="FasterRCNN"))), "type='FasterRCNN' does not say its library"),
+        (dict(tasks=dict(glossy=models.fpn_head())), "task name 'glossy': .* not the word 'loss'"),
+        (dict(tasks=dict(img_path=models.fpn_head())), "task name 'img_path' is an attribute of the samples"),
+        (dict(tasks=dict(items=models.fpn_head())), "task name 'items' is an attribute of the samples"),
         (
             dict(tasks=dict(det=dict(type="mmdet.FasterRCNN", backbone=dict(type="ResNet")))),
             "task 'det': backbone='ResNet'; write backbone=dict",

@@ -23,7 +23,11 @@ test_dataloader = val_dataloader
 model = dict(backbone=dict(pretrained=None))
 train_cfg = dict(max_epochs=1, val_interval=1)
 default_hooks = dict(logger=dict(interval=2), visualization=dict(num_images=1))
-custom_hooks = [dict(type="TaskProgressHook", interval=2), dict(type="MetricTableHook")]
+custom_hooks = [
+    dict(type="CheckpointMatchHook"),
+    dict(type="TaskProgressHook", interval=2),
+    dict(type="MetricTableHook"),
+]
 """
 
 
@@ -176,6 +180,17 @@ def _truncate(folder: Path) -> None:
             "error: unknown label_setting 'half'; known: full, disjoint_normal, disjoint_balance",
         ),
         (["config.py", "--auto-scale-lr"], r"error: config.py: --auto-scale-lr needs auto_scale_lr="),
+        (["config.py", "--resume", "gone.pth"], r"error: gone.pth: no such checkpoint"),
+        (["config.py", "--cfg-options", "train_cfg"], r".*--cfg-options train_cfg: write key=value"),
+        (
+            ["config.py", "--cfg-options", "train_dataloader.dataset.task=det"],
+            r"error: BDD100KDataset: unknown settings \['task'\]",
+        ),
+        (
+            ["config.py", "--cfg-options", "model.loss_weight.det=2"],
+            r"error: .*config.py: .*unexpected keyword argument 'loss_weight'",
+        ),
+        (["config.py", "--cfg-options", "model.backbone.type=NoNet"], r"error: .*config.py: NoNet is not in the"),
     ],
 )
 def test_train_errors_are_one_line(folder: Path, arguments: list[str], message: str):
@@ -195,6 +210,23 @@ def test_error_in_a_worker_is_one_line(tmp_path: Path):
         ROOT / "tools/train.py", "config.py", "--cfg-options", "train_dataloader.dataset.on_error=skip", cwd=tmp_path
     )
     assert re.search(r"1 samples could not be used and were replaced \(on_error='skip'\)", printed)
+
+
+def test_checkpoint_of_another_model(folder: Path, trained: str):
+    """Weights that do not fit are no reason to print a table."""
+    import torch
+
+    weights = torch.load(folder / "work_dirs/config/epoch_1.pth", weights_only=False)["state_dict"]
+    kept = {name: value for name, value in weights.items() if not name.startswith("tasks.sem_seg")}
+    torch.save(dict(state_dict=kept), folder / "half.pth")
+    printed = run(ROOT / "tools/test.py", "config.py", "half.pth", cwd=folder, code=2)
+    assert re.match(
+        r"error: half.pth: \d+ of the model's \d+ entries .* first without a match: tasks.sem_seg", last_line(printed)
+    )
+    whole = (folder / "work_dirs/config/epoch_1.pth").read_bytes()
+    (folder / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    printed = run(ROOT / "tools/test.py", "config.py", "cut.pth", cwd=folder, code=2)
+    assert last_line(printed).startswith("error: cut.pth: the checkpoint is truncated")
 
 
 def test_missing_checkpoint(folder: Path):

@@ -8,11 +8,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
-from mtadapt.engine import load_config
+from mtadapt.engine import CfgOptions, load_config
 from mtadapt.errors import MTAdaptError, one_line_errors
 from mtadapt.registry import DATASETS
 from mtadapt.visualization import MultiTaskVisualizer
@@ -25,7 +24,7 @@ def main() -> None:
     parser.add_argument("--split", choices=["train", "val", "test"], default="train", help="which dataloader's dataset")
     parser.add_argument("--out-dir", default="work_dirs/browse", help="folder for the pictures")
     parser.add_argument("--num", type=int, default=12, help="how many samples, spread over the dataset")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override settings, e.g. a.b=1")
+    parser.add_argument("--cfg-options", nargs="+", action=CfgOptions, help="override settings, e.g. a.b=1")
     args = parser.parse_args()
     if args.num < 1:
         raise MTAdaptError(f"--num {args.num}: at least 1")

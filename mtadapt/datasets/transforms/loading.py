@@ -41,7 +41,8 @@ def read_image(path: str, flag: int, backend_args: dict | None = None) -> np.nda
         try:
             Image.open(io.BytesIO(raw)).load()
         except OSError as error:
-            raise MTAdaptError(f"{path}: truncated or not an image ({error}); {remedy}") from error
+            reason = "no known format" if "cannot identify" in str(error) else error
+            raise MTAdaptError(f"{path}: truncated or not an image ({reason}); {remedy}") from error
     image = cv2.imdecode(np.frombuffer(raw, np.uint8), flag) if raw else None
     if image is None:
         raise MTAdaptError(f"{path}: cannot be decoded as an image; {remedy}")

@@ -1,0 +1,36 @@
+"""A checkpoint that does not fit the model is refused, not loaded in part."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+
+from mtadapt.errors import MTAdaptError
+from mtadapt.registry import HOOKS
+
+
+@HOOKS.register_module()
+class CheckpointMatchHook(Hook):
+    """Compare a checkpoint with the model before it is loaded.
+
+    MMEngine loads what matches and logs the rest. Here a test or a resumed training needs every entry of the model; a
+    training that starts from a checkpoint (``load_from``) may leave parts new, and logs how many.
+
+    Raises:
+        MTAdaptError: when entries are missing or of another shape, or nothing matches.
+    """
+
+    priority = "VERY_HIGH"
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare the names and the shapes."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        own = model.state_dict()
+        given = checkpoint.get("state_dict", checkpoint)
+        wrong = [name for name, value in own.items() if name not in given or given[name].shape != value.shape]
+        summary = f"{len(own) - len(wrong)} of the model's {len(own)} entries are in the checkpoint"
+        training = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        if wrong and (not training or len(wrong) == len(own)):
+            raise MTAdaptError(f"{runner._load_from}: {summary}, first without a match: {wrong[0]}; use its own config")
+        runner.logger.info(f"{summary}, of the checkpoint's {len(given)}")

@@ -1,0 +1,37 @@
+"""Hooks that report."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mtadapt.engine import TaskProgressHook
+from mtadapt.structures import MultiTaskDataSample
+
+
+def test_progress_counts_labelled_samples_and_sums_losses(caplog: pytest.LogCaptureFixture):
+    hook = TaskProgressHook(interval=2)
+    batch = dict(
+        data_samples=[
+            MultiTaskDataSample(metainfo=dict(labelled_tasks=("det", "sem_seg"))),
+            MultiTaskDataSample(metainfo=dict(labelled_tasks=("det",))),
+        ]
+    )
+    outputs = {
+        "loss": torch.tensor(9.0),
+        "det.loss_cls": torch.tensor(1.0, requires_grad=True),
+        "det.loss_bbox": torch.tensor(0.5),
+        "det.acc": torch.tensor(70.0),
+        "sem_seg.decode.loss_ce": torch.tensor(0.25),
+    }
+    logger = logging.getLogger("progress")
+    with caplog.at_level(logging.INFO):
+        for iteration in range(4):
+            hook.after_train_iter(SimpleNamespace(iter=iteration, logger=logger), iteration, batch, outputs)
+    assert [record.message for record in caplog.records] == [
+        "Tasks: det 4 samples, loss 1.5000; sem_seg 2 samples, loss 0.2500",
+        "Tasks: det 8 samples, loss 1.5000; sem_seg 4 samples, loss 0.2500",
+    ]
