@@ -86,7 +86,7 @@ class BDD100KDataset(BaseDataset):
         wrong = sorted(set(kwargs) - set(inspect.signature(BaseDataset).parameters))
         if wrong:
             raise MTAdaptError(f"BDD100KDataset: unknown settings {wrong}; see its docstring for the known ones")
-        check_pipeline(kwargs.get("pipeline", ()))
+        check_pipeline(kwargs.get("pipeline", ()), boxes="det" in tasks, maps=set(tasks) != {"det"})
         self.tasks = tasks
         self.label_setting = dict(name=label_setting) if isinstance(label_setting, str) else dict(label_setting)
         self.drop_overlap = drop_overlap

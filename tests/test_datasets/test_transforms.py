@@ -136,13 +136,25 @@ def test_own_dense_task_and_label(tmp_path):
 @pytest.mark.parametrize(
     ("transform", "message"),
     [
-        (dict(type="mmdet.RandomAffine"), "mmdet.RandomAffine moves the image and the boxes, but not the maps"),
+        (dict(type="mmdet.RandomAffine"), "mmdet.RandomAffine moves the image, but not the maps"),
         (dict(type="mmseg.RandomRotate", prob=1, degree=9), "mmseg.RandomRotate does not move boxes"),
-        (dict(type="RandomFlip", prob=0.5), "RandomFlip does not move boxes and maps together; write mmdet.RandomFlip"),
+        (dict(type="RandomFlip", prob=0.5), "RandomFlip does not move mmdet's boxes; write mmdet.RandomFlip"),
         (dict(type="mmseg.Resize", scale=(9, 9)), "write mmdet.Resize"),
-        (dict(type="RandomResize", scale=(9, 9)), "RandomResize needs resize_type='mmdet.Resize'"),
+        (
+            dict(type="RandomResize", scale=(9, 9)),
+            "RandomResize with resize_type='none'; write resize_type='mmdet.Resize'",
+        ),
     ],
 )
 def test_transforms_that_leave_labels_behind_are_refused(bdd, transform: dict, message: str):
     with pytest.raises(MTAdaptError, match=message):
         BDD100KDataset(data_root=str(bdd.root), pipeline=[*LOAD, transform, PACK])
+
+
+def test_transforms_that_suit_the_tasks_are_allowed(bdd):
+    rotate = dict(type="mmseg.RandomRotate", prob=1.0, degree=9)
+    data = BDD100KDataset(data_root=str(bdd.root), tasks="sem_seg", pipeline=[*LOAD, rotate, PACK])[0]
+    plain = BDD100KDataset(data_root=str(bdd.root), tasks="sem_seg", pipeline=[*LOAD, PACK])[0]
+    maps = [one["data_samples"].sem_seg.gt_sem_seg.data for one in (data, plain)]
+    assert not torch.equal(*maps) and not torch.equal(data["inputs"], plain["inputs"])
+    BDD100KDataset(data_root=str(bdd.root), tasks="det", pipeline=[*LOAD, dict(type="mmdet.RandomAffine"), PACK])[0]
