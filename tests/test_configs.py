@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from mtadapt.datasets.synthetic import write_bdd100k
 from mtadapt.registry import METRICS, MODELS, TRANSFORMS
-from tests.test_tools.test_command_line import ROOT, numbers, run
+from tests.command_line import ROOT, numbers, run
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 

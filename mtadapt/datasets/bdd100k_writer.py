@@ -12,20 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mtadapt.datasets.bdd100k_classes import METAINFO
 from mtadapt.errors import MTAdaptError
 
-DET_CATEGORIES = (
-    "pedestrian",
-    "rider",
-    "car",
-    "truck",
-    "bus",
-    "train",
-    "motorcycle",
-    "bicycle",
-    "traffic light",
-    "traffic sign",
-)
+DET_CATEGORIES: tuple[str, ...] = METAINFO["tasks"]["det"]["classes"]
 WEATHERS = ("rainy", "snowy", "clear", "overcast", "undefined", "partly cloudy", "foggy")
 SCENES = ("tunnel", "residential", "parking lot", "undefined", "city street", "gas stations", "highway")
 TIMES_OF_DAY = ("daytime", "night", "dawn/dusk", "undefined")

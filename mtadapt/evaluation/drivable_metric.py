@@ -10,10 +10,11 @@ import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from mtadapt.datasets.bdd100k_classes import METAINFO
 from mtadapt.errors import MTAdaptError
 from mtadapt.registry import METRICS
 
-CLASSES = ("direct", "alternative", "background")
+CLASSES: tuple[str, ...] = METAINFO["tasks"]["drivable"]["classes"]
 BACKGROUND = 2
 IGNORE = 255
 

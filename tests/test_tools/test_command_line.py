@@ -6,15 +6,13 @@ import json
 import os
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from mtadapt.datasets.synthetic import write_bdd100k
+from tests.command_line import ROOT, last_line, numbers, run
 
-ROOT = Path(__file__).parents[2]
 CONFIG = """
 _base_ = "{root}/configs/mt_synthetic_baseline.py"
 train_dataloader = dict(batch_size=2, num_workers=1, dataset=dict(data_root="{data}"))
@@ -31,22 +29,6 @@ custom_hooks = [
 """
 
 
-def run(*command: str | Path, cwd: Path, code: int = 0, timeout: int = 300) -> str:
-    """Run a tool and return what it printed."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
-    words = [str(word) for word in command]
-    if words[0].endswith(".py"):
-        words.insert(0, sys.executable)
-    done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False)
-    printed = done.stdout + done.stderr
-    assert done.returncode == code, printed[-4000:]
-    return printed
-
-
-def last_line(printed: str) -> str:
-    return printed.strip().splitlines()[-1]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data in which only every other image has semantic labels, and a config that uses it."""
@@ -60,12 +42,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(folder: Path) -> str:
     """What ``tools/train.py`` printed."""
     return run(ROOT / "tools/train.py", "config.py", cwd=folder)
-
-
-def numbers(printed: str, mode: str) -> dict[str, str]:
-    """The metrics of MMEngine's own line, without the times."""
-    line = [line for line in printed.splitlines() if f"Epoch({mode})" in line and "det/bbox_mAP" in line][-1]
-    return dict(re.findall(r"(\w+/\w+): (\S+)", line))
 
 
 def test_train_logs_tasks_metrics_and_pictures(folder: Path, trained: str):
