@@ -13,7 +13,7 @@ DEMO_CONFIG := configs/mt_synthetic_baseline.py
 DEMO_NAME := $(if $(DEMO_SHORT),synthetic_short,synthetic)
 DEMO_DATA := data/$(DEMO_NAME)
 DEMO_WORK_DIR := work_dirs/mt_$(DEMO_NAME)_baseline
-DEMO_TRAIN ?= $(if $(DEMO_SHORT),16,160)
+DEMO_TRAIN ?= $(if $(DEMO_SHORT),16,200)
 DEMO_VAL ?= $(if $(DEMO_SHORT),8,40)
 DEMO_OPTIONS ?= $(if $(DEMO_SHORT),--cfg-options train_cfg.max_epochs=1 train_cfg.val_interval=1 \
 	$(foreach loader,train val test,$(loader)_dataloader.dataset.data_root=$(DEMO_DATA)))

@@ -1,6 +1,6 @@
 """The three tasks on rendered scenes, in minutes on a CPU.
 
-python tools/dataset_converters/synthetic_bdd100k.py data/synthetic --train 160 --val 40 --size 320x192 --seed 0
+python tools/dataset_converters/synthetic_bdd100k.py data/synthetic --train 200 --val 40 --size 320x192 --seed 0
 python tools/train.py configs/mt_synthetic_baseline.py
 """
 

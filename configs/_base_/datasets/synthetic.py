@@ -1,5 +1,5 @@
 # Rendered driving scenes in BDD100K's layout, 320x192; `make demo` and this command write them:
-#   python tools/dataset_converters/synthetic_bdd100k.py data/synthetic --train 160 --val 40 --size 320x192 --seed 0
+#   python tools/dataset_converters/synthetic_bdd100k.py data/synthetic --train 200 --val 40 --size 320x192 --seed 0
 _base_ = "bdd100k.py"
 data_root = "data/synthetic"
 
