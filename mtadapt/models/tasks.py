@@ -13,25 +13,15 @@ from mmengine.structures import BaseDataElement, PixelData
 from torch.nn import SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mtadapt.datasets.transforms.formatting import META_KEYS
 from mtadapt.errors import MTAdaptError
 from mtadapt.models.shared_features import SharedFeatures
 from mtadapt.registry import MODELS
 from mtadapt.structures import MultiTaskDataSample
 
 LIBRARIES = ("mmdet", "mmseg", "mmpretrain")
-#: Metainfo of a sample.
-RESERVED = (
-    "img_id",
-    "img_path",
-    "sample_idx",
-    "ori_shape",
-    "img_shape",
-    "pad_shape",
-    "batch_input_shape",
-    "scale_factor",
-    "flip",
-    "flip_direction",
-)
+#: Metainfo of a sample, from the pipeline and from the data preprocessor.
+RESERVED = (*META_KEYS, "pad_shape", "batch_input_shape")
 
 
 class Library(NamedTuple):

@@ -166,7 +166,10 @@ def _truncate(folder: Path) -> None:
             ["config.py", "--cfg-options", "model.loss_weight.det=2"],
             r"error: .*config.py: .*unexpected keyword argument 'loss_weight'",
         ),
-        (["config.py", "--cfg-options", "model.backbone.type=NoNet"], r"error: .*config.py: NoNet is not in the"),
+        (
+            ["config.py", "--cfg-options", "model.backbone.type=NoNet"],
+            r"error: .*config.py: KeyError: NoNet is not in the",
+        ),
     ],
 )
 def test_train_errors_are_one_line(folder: Path, arguments: list[str], message: str):

@@ -32,5 +32,6 @@ class CheckpointMatchHook(Hook):
         summary = f"{len(own) - len(wrong)} of the model's {len(own)} entries are in the checkpoint"
         training = isinstance(runner._train_loop, BaseLoop) and not runner._resume
         if wrong and (not training or len(wrong) == len(own)):
-            raise MTAdaptError(f"{runner._load_from}: {summary}, first without a match: {wrong[0]}; use its own config")
+            source = runner._load_from or runner.work_dir
+            raise MTAdaptError(f"{source}: {summary}, first without a match: {wrong[0]}; use its own config")
         runner.logger.info(f"{summary}, of the checkpoint's {len(given)}")
