@@ -12,7 +12,7 @@ def _child(parent: Registry, *locations: str) -> Registry:
     return Registry(parent.name, parent=parent, scope="mtadapt", locations=list(locations) or ["mtadapt"])
 
 
-RUNNERS = _child(root.RUNNERS)
+RUNNERS = _child(root.RUNNERS, "mtadapt.engine")
 RUNNER_CONSTRUCTORS = _child(root.RUNNER_CONSTRUCTORS)
 LOOPS = _child(root.LOOPS)
 HOOKS = _child(root.HOOKS, "mtadapt.engine")

@@ -11,7 +11,7 @@ import os
 
 import torch
 
-from mtadapt.engine import CfgOptions, build_runner, load_config, prepare_launch
+from mtadapt.engine import CfgOptions, build_runner, load_config, prepare_launch, train_in_stages
 from mtadapt.errors import MTAdaptError, one_line_errors
 
 
@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
         "--resume",
         nargs="?",
         const="auto",
-        help="resume from this checkpoint; without a path from the latest one in the work directory",
+        help="resume from this checkpoint; without a path from the latest one in the work directory (of all stages)",
     )
     parser.add_argument(
         "--cfg-options", nargs="+", action=CfgOptions, help="override settings of the config, e.g. a.b=1 'c=[1,2]'"
@@ -55,7 +55,10 @@ def main() -> None:
     if args.resume:
         config.resume = True
         config.load_from = None if args.resume == "auto" else args.resume
-    build_runner(config).train()
+    if config.get("stages") is not None:
+        train_in_stages(config)
+    else:
+        build_runner(config).train()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ model = dict(
 train_cfg = dict(max_epochs=6, val_interval=6)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=True, begin=0, end=6, T_max=6, eta_min_ratio=0.01, convert_to_iter_based=True),
+    dict(
+        type="CosineAnnealingLR", by_epoch=True, begin=0, end=6, T_max=6, eta_min_ratio=0.01, convert_to_iter_based=True
+    ),
 ]
 default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=1))

@@ -38,8 +38,12 @@ def load_config(path: str, options: dict | None = None, work_dir: str | None = N
     return config
 
 
-def build_runner(config: Config) -> Runner:
+def build_runner(config: Config, runner_class: type[Runner] = Runner) -> Runner:
     """Build the runner, and with it the model, the visualizer and the hooks.
+
+    Args:
+        config: the config of the run.
+        runner_class: the class of the runner.
 
     Raises:
         MTAdaptError: when ``load_from`` is no whole file, or a type or a setting of the config is unknown.
@@ -52,7 +56,7 @@ def build_runner(config: Config) -> Runner:
             if file.read(2) == b"PK" and not zipfile.is_zipfile(source):
                 raise MTAdaptError(f"{source}: the checkpoint is truncated; take another one or copy it again")
     try:
-        return Runner.from_cfg(config)
+        return runner_class.from_cfg(config)
     except (KeyError, TypeError) as error:
         # Registries raise KeyError for an unknown type, constructors TypeError for an unknown setting.
         raise MTAdaptError(f"{config.filename}: {_first_line(error)}") from error

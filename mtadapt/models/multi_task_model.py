@@ -11,13 +11,23 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from mtadapt.errors import MTAdaptError
-from mtadapt.models.tasks import build_task, check_task_name, frozen_batch_norm, native_samples, unlabelled_sample
+from mtadapt.models.adapters import LVAdapter
+from mtadapt.models.tasks import (
+    build_task,
+    check_prompts,
+    check_task_name,
+    frozen_batch_norm,
+    native_samples,
+    unlabelled_sample,
+)
 from mtadapt.registry import MODELS
 from mtadapt.structures import MultiTaskDataSample
 
 Features = dict[str, tuple[Tensor, ...]]
 #: What a stock model's ``loss`` gives: lists hold one value a level.
 Losses = dict[str, Tensor | list[Tensor]]
+#: Of each level, task name to the score map of its classes.
+ScoreMaps = list[dict[str, Tensor]]
 
 
 @MODELS.register_module()
@@ -30,20 +40,24 @@ class MultiTaskModel(BaseModel):
 
     Args:
         backbone: the shared backbone, e.g. ``dict(type='mmdet.ResNet', depth=50, ...)``.
-        neck: the shared neck, e.g. ``dict(type='mmdet.FPN', ...)``; None when each task brings its own.
+        neck: the shared neck, e.g. ``dict(type='mmdet.FPN', ...)``, or a list of necks that follow each other; None
+            when each task brings its own.
+        adapter: what adjusts the features behind the neck, e.g. ``dict(type='MultiScaleAdapter', ...)`` or
+            ``dict(type='LVAdapter', ...)``, whose alignment losses are added to those of the tasks.
         tasks: task name to the stock model's config.
         data_preprocessor: a :class:`~mtadapt.models.MultiTaskDataPreprocessor` config.
         loss_weights: task name to the factor of its losses; 1 for the tasks that are not named.
         init_cfg: as in :class:`mmengine.model.BaseModule`.
 
     Raises:
-        MTAdaptError: for a task that cannot be built, or weights of unknown tasks.
+        MTAdaptError: for a task that cannot be built, weights of unknown tasks, or prompts that do not fit the tasks.
     """
 
     def __init__(
         self,
         backbone: dict,
-        neck: dict | None = None,
+        neck: dict | list[dict] | None = None,
+        adapter: dict | None = None,
         tasks: Mapping[str, dict] | None = None,
         data_preprocessor: dict | None = None,
         loss_weights: Mapping[str, float] | None = None,
@@ -56,7 +70,10 @@ class MultiTaskModel(BaseModel):
             check_task_name(name)
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck) if neck is not None else None
+        self.adapter = MODELS.build(adapter) if adapter is not None else None
         self.tasks = ModuleDict({name: build_task(name, cfg) for name, cfg in tasks.items()})
+        if isinstance(self.adapter, LVAdapter):
+            check_prompts(self.adapter.classes, self.tasks)
         self.loss_weights = dict(loss_weights or {})
         unknown = set(self.loss_weights) - set(self.tasks)
         if unknown:
@@ -83,13 +100,22 @@ class MultiTaskModel(BaseModel):
         raise MTAdaptError(f"MultiTaskModel: unknown mode {mode!r}; known: loss, predict, tensor")
 
     def extract_features(self, inputs: Tensor) -> Features:
-        """Return the shared features after the ``backbone`` and after the ``neck``.
+        """Return the shared features after the ``backbone``, and after the ``neck`` and the adapter.
 
         Args:
             inputs: images ``(N, 3, H, W)``.
         """
+        return self._features_and_scores(inputs)[0]
+
+    def _features_and_scores(self, inputs: Tensor) -> tuple[Features, ScoreMaps]:
         backbone = tuple(self.backbone(inputs))
-        return dict(backbone=backbone, neck=backbone if self.neck is None else tuple(self.neck(backbone)))
+        shared = backbone if self.neck is None else tuple(self.neck(backbone))
+        scores: ScoreMaps = []
+        if isinstance(self.adapter, LVAdapter):
+            shared, scores = self.adapter.forward_with_scores(shared)
+        elif self.adapter is not None:
+            shared = tuple(self.adapter(shared))
+        return dict(backbone=backbone, neck=shared), scores
 
     def loss(self, inputs: Tensor, samples: Sequence[MultiTaskDataSample]) -> Losses:
         """Losses of all tasks, named ``task.name``, each multiplied by its task's weight.
@@ -105,13 +131,16 @@ class MultiTaskModel(BaseModel):
             MTAdaptError: when a sample is labelled for a task that the model does not have.
         """
         rows = self._rows_by_task(samples)
-        features = self.extract_features(inputs)
+        features, scores = self._features_and_scores(inputs)
         losses: Losses = {}
         for name, task in self.tasks.items():
             chosen = rows[name]
             if chosen:
                 natives = native_samples(task, [samples[row] for row in chosen])
-                task_losses = self._task_loss(task, features, chosen, natives)
+                task_losses = {
+                    **self._task_loss(task, features, chosen, natives),
+                    **self._align_loss(name, scores, chosen, samples),
+                }
             else:
                 task_losses = self._absent_loss(task, features, samples)
             weight = self.loss_weights.get(name, 1.0)
@@ -176,6 +205,15 @@ class MultiTaskModel(BaseModel):
         # leaves of a single row. A batch of one image is left to the stock model.
         with frozen_batch_norm(task, when=alone):
             return task.loss(shared, natives)
+
+    def _align_loss(
+        self, name: str, scores: ScoreMaps, rows: list[int], samples: Sequence[MultiTaskDataSample]
+    ) -> Losses:
+        if not isinstance(self.adapter, LVAdapter) or name not in self.adapter.classes:
+            return {}
+        index = torch.tensor(rows, device=scores[0][name].device)
+        chosen = [{name: level[name].index_select(0, index)} for level in scores]
+        return self.adapter.align_loss(name, chosen, [samples[row] for row in rows])
 
     def _absent_loss(self, task: BaseModel, features: Features, samples: Sequence[MultiTaskDataSample]) -> Losses:
         """Zero, through every parameter of the task and every level of the features that it reads.

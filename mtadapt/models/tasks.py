@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, PixelData
-from torch.nn import SyncBatchNorm
+from torch.nn import ModuleList, SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtadapt.datasets.transforms.formatting import META_KEYS
@@ -130,6 +130,31 @@ def check_task_name(name: str) -> None:
         raise MTAdaptError(f"task name {name!r}: use letters, digits and underscores, and not the word 'loss'")
     if hasattr(MultiTaskDataSample, name) or name in RESERVED:
         raise MTAdaptError(f"task name {name!r} is an attribute of the samples; choose another one")
+
+
+def check_prompts(classes: Mapping[str, Sequence[str]], tasks: Mapping[str, BaseModel]) -> None:
+    """Compare the classes of a prompt table with the tasks and the number of classes of their heads.
+
+    Raises:
+        MTAdaptError: for an unknown task, or another number of classes.
+    """
+    for name, names in classes.items():
+        if name not in tasks:
+            raise MTAdaptError(f"prompts of unknown task {name!r}; tasks: {', '.join(tasks)}")
+        expected = _num_classes(tasks[name])
+        if expected is not None and expected != len(names):
+            raise MTAdaptError(f"prompts[{name!r}] has {len(names)} classes, the task's head has {expected}")
+
+
+def _num_classes(task: BaseModel) -> int | None:
+    """Number of classes of a stock model's last head, where it says so."""
+    heads = [getattr(getattr(task, "roi_head", None), "bbox_head", None)]
+    heads += [getattr(task, name, None) for name in ("decode_head", "bbox_head", "head")]
+    for head in heads:
+        last = head[-1] if isinstance(head, ModuleList) else head
+        if isinstance(number := getattr(last, "num_classes", None), int):
+            return number
+    return None
 
 
 @contextmanager

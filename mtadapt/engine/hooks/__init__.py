@@ -2,7 +2,14 @@
 
 from mtadapt.engine.hooks.checkpoint_match_hook import CheckpointMatchHook
 from mtadapt.engine.hooks.metric_table_hook import MetricTableHook
+from mtadapt.engine.hooks.parameter_table_hook import ParameterTableHook
 from mtadapt.engine.hooks.task_progress_hook import TaskProgressHook
 from mtadapt.engine.hooks.visualization_hook import MultiTaskVisualizationHook
 
-__all__ = ["CheckpointMatchHook", "MetricTableHook", "MultiTaskVisualizationHook", "TaskProgressHook"]
+__all__ = [
+    "CheckpointMatchHook",
+    "MetricTableHook",
+    "MultiTaskVisualizationHook",
+    "ParameterTableHook",
+    "TaskProgressHook",
+]

@@ -1,0 +1,13 @@
+"""Pretrain-adapt-finetune with multi-scale adapters on CamVid; all but the frames comes from packages.
+
+python tools/dataset_converters/camvid_to_bdd100k.py CAMVID data/camvid
+python tools/train.py configs/mt_camvid_adapt.py
+"""
+
+_base_ = [
+    "_base_/datasets/camvid.py",
+    "_base_/models/mt_efficientnet-lite0_fpn.py",
+    "_base_/schedules/adapt_finetune_adamw.py",
+    "_base_/default_runtime.py",
+]
+model = dict(adapter=dict(type="MultiScaleAdapter", in_channels=96))

@@ -1,0 +1,73 @@
+"""MMEngine's runner with the frozen parts of one stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.hooks import Hook
+from mmengine.hooks.hook import DATA_BATCH
+from mmengine.optim import BaseOptimWrapper, OptimWrapper, OptimWrapperDict
+from mmengine.runner import Runner
+from torch import nn
+
+from mtadapt.errors import MTAdaptError
+from mtadapt.engine.freezing import freeze, modules_to_freeze, trainable_without
+from mtadapt.registry import RUNNERS
+
+
+class _KeepFrozen(Hook):
+    """Put frozen modules back into evaluation mode, which the loops leave by ``model.train()``."""
+
+    def __init__(self, frozen: Sequence[nn.Module]) -> None:
+        self.frozen = frozen
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: DATA_BATCH = None) -> None:
+        """Undo ``model.train()`` for frozen modules."""
+        for module in self.frozen:
+            if module.training:
+                module.training = False
+
+
+@RUNNERS.register_module()
+class StageRunner(Runner):
+    """The standard runner, but for what has to happen while it is built.
+
+    Parts are frozen before the model is wrapped, so that :class:`torch.nn.parallel.DistributedDataParallel` waits for
+    no gradient of theirs, and their parameters are not in the optimizer. ``cfg.stage`` holds the stage that runs,
+    ``cfg.stages`` all of them: what any of them freezes is checked before the first one trains.
+    """
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """Build the model and freeze the parts of the stage.
+
+        Raises:
+            MTAdaptError: when any stage freezes an unknown module or leaves nothing to train.
+        """
+        model = super().build_model(model)
+        for stage in self.cfg.stages:
+            _check_freeze(model, stage)
+        self.frozen = freeze(model, self.cfg.stage.get("freeze", ()))
+        return model
+
+    def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
+        """Register the config's hooks, and the one that keeps the frozen parts in evaluation mode."""
+        super().register_hooks(default_hooks, custom_hooks)
+        self.register_hook(_KeepFrozen(self.frozen), priority="VERY_HIGH")
+
+    def build_optim_wrapper(self, optim_wrapper: dict | OptimWrapper) -> OptimWrapper | OptimWrapperDict:
+        """Build the optimizer over the parameters that train."""
+        wrapper: BaseOptimWrapper = super().build_optim_wrapper(optim_wrapper)
+        optimizers = [part.optimizer for part in wrapper.values()] if isinstance(wrapper, OptimWrapperDict) else None
+        for optimizer in optimizers or [wrapper.optimizer]:
+            for group in optimizer.param_groups:
+                group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+            optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+        return wrapper
+
+
+def _check_freeze(model: nn.Module, stage: dict) -> None:
+    try:
+        if not trainable_without(model, modules_to_freeze(model, stage["freeze"])):
+            raise MTAdaptError(f"freeze={list(stage['freeze'])} leaves nothing to train; leave a part out of it")
+    except MTAdaptError as error:
+        raise MTAdaptError(f"stage {stage['name']!r}: {error}") from error

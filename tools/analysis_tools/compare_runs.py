@@ -1,0 +1,130 @@
+"""Train every config of a folder with several seeds, and tabulate mean and spread.
+
+    python tools/analysis_tools/compare_runs.py run configs/camvid_adaptation --seeds 0 1 2 --jobs 2
+    python tools/analysis_tools/compare_runs.py collect configs/camvid_adaptation docs/logs/camvid_adaptation
+    python tools/analysis_tools/compare_runs.py table docs/logs/camvid_adaptation
+
+"run" can be stopped at any time: the same command leaves out what is finished and resumes the rest. "collect" copies
+the scalars of finished runs, one file a run; "table" reads nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from results_table import COLUMNS, last_metrics
+
+from mtadapt.errors import MTAdaptError, one_line_errors
+
+TRAIN = Path(__file__).parents[1] / "train.py"
+FINISHED = "finished"
+
+
+def configs_of(folder: Path, names: Sequence[str] | None) -> list[Path]:
+    """The configs of a folder, or those of them that are named."""
+    found = {path.stem: path for path in sorted(folder.glob("*.py"))}
+    if not found:
+        raise MTAdaptError(f"{folder}: holds no config")
+    unknown = set(names or ()) - set(found)
+    if unknown:
+        raise MTAdaptError(f"--only {' '.join(sorted(unknown))}: {folder} has {', '.join(found)}")
+    return [found[name] for name in names] if names else list(found.values())
+
+
+def run_one(config: Path, seed: int, work_dir: Path, threads: int) -> bool:
+    """Train a config with a seed, unless that is finished; return whether it is."""
+    finished = work_dir / FINISHED
+    if finished.is_file():
+        return True
+    start = time.time()
+    command = [sys.executable, str(TRAIN), str(config), "--work-dir", str(work_dir)]
+    command += ["--resume"] if work_dir.is_dir() else []
+    command += ["--cfg-options", f"randomness.seed={seed}"]
+    work_dir.mkdir(parents=True, exist_ok=True)
+    with (work_dir / "output.txt").open("a") as output:
+        env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=env, check=False).returncode
+    if code == 0:
+        finished.touch()
+    print(f"{config.stem} seed {seed}: exit {code} after {time.time() - start:.0f} s ({work_dir})", flush=True)
+    return code == 0
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train all that is not finished."""
+    jobs = [(config, seed) for seed in args.seeds for config in configs_of(args.configs, args.only)]
+    threads = max(1, (os.cpu_count() or 1) // args.jobs)
+    root = work_dir_of(args)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        done = list(pool.map(lambda job: run_one(*job, root / job[0].stem / f"seed{job[1]}", threads), jobs))
+    if not all(done):
+        raise MTAdaptError(f"{done.count(False)} of {len(done)} runs failed; see output.txt in their folders of {root}")
+
+
+def collect(args: argparse.Namespace) -> None:
+    """Copy the scalars of finished runs."""
+    root = work_dir_of(args)
+    finished = sorted(root.glob(f"*/seed*/{FINISHED}"))
+    if not finished:
+        raise MTAdaptError(f"{root}: no run is finished")
+    for path in finished:
+        logs = sorted(path.parent.rglob("scalars.json"), key=lambda log: log.stat().st_mtime)
+        target = args.logs / path.parent.parent.name / f"{path.parent.name}.json"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("".join(log.read_text() for log in logs))
+    print(f"{len(finished)} runs in {args.logs}")
+
+
+def table(folder: Path) -> str:
+    """One row a config: mean and standard deviation over its seeds."""
+    rows = [f"| config | seeds | {' | '.join(heading for heading, _ in COLUMNS.values())} |"]
+    rows.append("|---" * (len(COLUMNS) + 2) + "|")
+    for config in sorted(path for path in folder.iterdir() if path.is_dir()):
+        runs = [last_metrics(path) for path in sorted(config.glob("seed*.json"))]
+        cells = []
+        for name, (_, factor) in COLUMNS.items():
+            values = [metrics[name] * factor for metrics in runs if name in metrics]
+            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.1f}{spread}" if values else "-")
+        rows.append(f"| {config.name} | {len(runs)} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def work_dir_of(args: argparse.Namespace) -> Path:
+    """Where the runs of a folder of configs are."""
+    return args.work_dir or Path("work_dirs", args.configs.resolve().name)
+
+
+def main() -> None:
+    """Run one subcommand."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("run", "collect"):
+        command = commands.add_parser(name)
+        command.add_argument("configs", type=Path, help="folder of configs")
+        command.add_argument("--work-dir", type=Path, help="folder of the runs (default: work_dirs/<folder's name>)")
+        if name == "run":
+            command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+            command.add_argument("--jobs", type=int, default=1, help="runs at a time")
+            command.add_argument("--only", nargs="+", help="names of configs")
+        else:
+            command.add_argument("logs", type=Path, help="folder for the logs")
+    commands.add_parser("table").add_argument("logs", type=Path, help="folder that collect wrote")
+    args = parser.parse_args()
+    if args.command == "table":
+        print(table(args.logs))
+    else:
+        dict(run=run, collect=collect)[args.command](args)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
