@@ -9,13 +9,13 @@ PYTEST_ARGS ?=
 
 # The demo: the scenes to make, and the settings of training and test.
 # `make demo DEMO_SHORT=1` is the short one of .ci/run, in folders of its own.
-DEMO_CONFIG := configs/mt_synthetic_baseline.py
+DEMO_CONFIG := configs/mt_synthetic_lv.py
 DEMO_NAME := $(if $(DEMO_SHORT),synthetic_short,synthetic)
 DEMO_DATA := data/$(DEMO_NAME)
-DEMO_WORK_DIR := work_dirs/mt_$(DEMO_NAME)_baseline
+DEMO_WORK_DIR := work_dirs/mt_$(DEMO_NAME)_lv
 DEMO_TRAIN ?= $(if $(DEMO_SHORT),16,200)
 DEMO_VAL ?= $(if $(DEMO_SHORT),8,40)
-DEMO_OPTIONS ?= $(if $(DEMO_SHORT),--cfg-options train_cfg.max_epochs=1 train_cfg.val_interval=1 \
+DEMO_OPTIONS ?= $(if $(DEMO_SHORT),--cfg-options train_cfg.max_epochs=2 \
 	$(foreach loader,train val test,$(loader)_dataloader.dataset.data_root=$(DEMO_DATA)))
 
 .DEFAULT_GOAL := help
@@ -24,10 +24,10 @@ DEMO_OPTIONS ?= $(if $(DEMO_SHORT),--cfg-options train_cfg.max_epochs=1 train_cf
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
-demo: setup  ## install, make data, train, test, draw
+demo: setup  ## install, make data, train in two stages, test, draw
 	$(BIN)/python tools/dataset_converters/synthetic_bdd100k.py $(DEMO_DATA) --train $(DEMO_TRAIN) --val $(DEMO_VAL) --size 320x192 --seed 0
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_WORK_DIR) $(DEMO_OPTIONS)
-	$(BIN)/python tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_WORK_DIR)/last_checkpoint)" --work-dir $(DEMO_WORK_DIR) --show-dir $(DEMO_WORK_DIR)/pictures $(DEMO_OPTIONS)
+	$(BIN)/python tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_WORK_DIR)/finetune/last_checkpoint)" --work-dir $(DEMO_WORK_DIR) --show-dir $(DEMO_WORK_DIR)/pictures $(DEMO_OPTIONS)
 	$(BIN)/python -W ignore tools/analysis_tools/constant_baseline.py $(DEMO_CONFIG) $(DEMO_OPTIONS)
 	@echo "Ground truth beside prediction: $(DEMO_WORK_DIR)/pictures"
 

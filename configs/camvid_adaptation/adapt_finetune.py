@@ -14,7 +14,6 @@ stages = [
     ),
     dict(
         name="finetune",
-        length=5,
         param_scheduler=[
             dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=50),
             dict(

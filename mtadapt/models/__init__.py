@@ -1,6 +1,13 @@
 """Models."""
 
-from mtadapt.models.adapters import BottleneckAdapter, MultiScaleAdapter
+from mtadapt.models.adapters import (
+    BottleneckAdapter,
+    LoRA,
+    LVAdapter,
+    MultiScaleAdapter,
+    TokenBottleneck,
+    adapt_backbone,
+)
 from mtadapt.models.backbones import EfficientNetLite0
 from mtadapt.models.data_preprocessor import MultiTaskDataPreprocessor
 from mtadapt.models.multi_task_model import MultiTaskModel
@@ -9,8 +16,12 @@ from mtadapt.models.shared_features import SharedFeatures
 __all__ = [
     "BottleneckAdapter",
     "EfficientNetLite0",
+    "LVAdapter",
+    "LoRA",
     "MultiScaleAdapter",
     "MultiTaskDataPreprocessor",
     "MultiTaskModel",
     "SharedFeatures",
+    "TokenBottleneck",
+    "adapt_backbone",
 ]

@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 
 from mtadapt.datasets.synthetic import write_bdd100k
-from mtadapt.engine.stages import parse_stages, stage_config
+from mtadapt.engine.stages import parse_stages, stage_config, train_in_stages
 from mtadapt.errors import MTAdaptError
 from tests.command_line import ROOT, last_line, run
 
@@ -64,15 +64,14 @@ def test_the_frozen_backbone_rests_and_then_trains(folder: Path):
 
 
 @pytest.mark.parametrize(
-    ("lost", "stage", "epochs", "untouched"),
+    ("lost", "epochs", "untouched"),
     [
-        (["finetune/epoch_2.pth"], "finetune", [2], "adapt/epoch_2.pth"),
-        (["finetune", "adapt/epoch_2.pth"], "adapt", [2, 1, 2], "adapt/epoch_1.pth"),
-        (["finetune"], "finetune", [1, 2], "adapt/epoch_2.pth"),
+        (["finetune/epoch_2.pth"], [2], "adapt/epoch_2.pth"),
+        (["finetune", "adapt/epoch_2.pth"], [2, 1, 2], "adapt/epoch_1.pth"),
     ],
 )
 def test_resume_goes_on_in_the_right_stage(
-    folder: Path, tmp_path: Path, lost: list[str], stage: str, epochs: list[int], untouched: str
+    folder: Path, tmp_path: Path, lost: list[str], epochs: list[int], untouched: str
 ):
     copy = tmp_path / "work"
     shutil.copytree(folder / "work_dirs/config", copy)
@@ -95,11 +94,16 @@ def test_resume_goes_on_in_the_right_stage(
 def test_resume_from_a_named_checkpoint(folder: Path, tmp_path: Path):
     copy = tmp_path / "work"
     shutil.copytree(folder / "work_dirs/config", copy)
-    command = (ROOT / "tools/train.py", "config.py", "--work-dir", copy, "--resume")
-    printed = run(*command, copy / "finetune/epoch_1.pth", cwd=folder)
+    checkpoint = copy / "finetune/epoch_1.pth"
+    printed = run(ROOT / "tools/train.py", "config.py", "--work-dir", copy, "--resume", checkpoint, cwd=folder)
     assert "Epoch(train) [2][1/2]" in printed and "Epoch(train) [1]" not in printed
-    printed = run(*command, folder / "work_dirs/config/adapt/../../config/config.pth", cwd=folder, code=2)
-    assert last_line(printed).endswith("its folder 'config' is no stage of the config (adapt, finetune)")
+
+
+def test_resume_from_elsewhere():
+    with pytest.raises(
+        MTAdaptError, match=r"--resume other/epoch_1.pth: its folder 'other' is no stage .*adapt, finetune"
+    ):
+        train_in_stages(config(resume=True, load_from="other/epoch_1.pth"))
 
 
 def test_two_processes(folder: Path, tmp_path: Path):
@@ -109,20 +113,21 @@ def test_two_processes(folder: Path, tmp_path: Path):
     assert differences(two, load(tmp_path / "finetune/epoch_2.pth")) == {"backbone", "neck", "tasks"}
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["stages.1.freeze=['backbnoe']"], "stage 'finetune': freeze: 'backbnoe' is no module of MultiTaskModel"),
-        (
-            ["stages.1.freeze=['backbone','neck','tasks']"],
-            "stage 'finetune': freeze=['backbone', 'neck', 'tasks'] leaves",
-        ),
-        (["train_cfg.max_epochs=2"], "the lengths must add up to train_cfg.max_epochs=2"),
-    ],
-)
-def test_a_mistake_in_the_last_stage_is_told_before_the_first_trains(folder: Path, options: list[str], message: str):
-    printed = run(ROOT / "tools/train.py", "config.py", "--cfg-options", *options, cwd=folder, code=2)
-    assert message in last_line(printed) and "Epoch(train)" not in printed and "Traceback" not in printed
+def test_a_mistake_in_the_last_stage_is_told_before_the_first_trains(folder: Path):
+    options = ("--cfg-options", "stages.1.freeze=['backbnoe']")
+    printed = run(ROOT / "tools/train.py", "config.py", *options, cwd=folder, code=2)
+    assert "stage 'finetune': freeze: 'backbnoe' is no module of MultiTaskModel" in last_line(printed)
+    assert "Epoch(train)" not in printed and "Traceback" not in printed
+
+
+def test_a_stage_that_trains_nothing(folder: Path, tmp_path: Path):
+    whole = Config.fromfile(folder / "config.py")
+    whole.work_dir, whole.launcher = str(tmp_path), "none"
+    whole.stages[1].freeze = ["backbone", "neck", "tasks"]
+    with pytest.raises(
+        MTAdaptError, match=r"stage 'finetune': freeze=\['backbone', 'neck', 'tasks'\] leaves nothing to"
+    ):
+        train_in_stages(whole)
 
 
 def config(**changes: object) -> Config:

@@ -3,15 +3,19 @@
     python tools/analysis_tools/benchmark.py index        load the index of a dataset of BDD100K's size
     python tools/analysis_tools/benchmark.py loading      run the training pipeline on one core
     python tools/analysis_tools/benchmark.py evaluation   compute the metrics
+    python tools/analysis_tools/benchmark.py lv_adapter   infer with and without LV-Adapter
+    python tools/analysis_tools/benchmark.py adapt_step   train with and without a frozen backbone
+    python tools/analysis_tools/benchmark.py prompt_step  train with and without learnable contexts
 
 Every line gives the two medians after a warm-up and their ratio. Every module of the folder ``benchmarks`` is a
-subcommand.
+subcommand. ``--json FILE`` writes its main ratio and the floor, the best that it could be, where that is known.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,9 +39,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(subparser)
+        subparser.add_argument("--json", type=Path, help="write name, ratio, floor and settings to this file")
         subparser.set_defaults(run=module.main)
     args = parser.parse_args(argv)
-    args.run(args)
+    result = args.run(args)
+    if args.json:
+        settings = {key: str(value) for key, value in vars(args).items() if key not in ("name", "run", "json")}
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(dict(name=args.name, **result, settings=settings), indent=1) + "\n")
 
 
 if __name__ == "__main__":

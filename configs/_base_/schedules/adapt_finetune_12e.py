@@ -5,7 +5,6 @@ stages = [
     dict(name="adapt", freeze=["backbone"], length=2, param_scheduler=[warm_up]),
     dict(
         name="finetune",
-        length=10,
         param_scheduler=[
             warm_up,
             dict(type="MultiStepLR", by_epoch=True, begin=0, end=10, milestones=[6, 9], gamma=0.1),

@@ -5,7 +5,6 @@ stages = [
     dict(name="adapt", freeze=["backbone"], length=1, param_scheduler=[warm_up]),
     dict(
         name="finetune",
-        length=7,
         param_scheduler=[
             warm_up,
             dict(

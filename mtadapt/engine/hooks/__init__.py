@@ -3,6 +3,7 @@
 from mtadapt.engine.hooks.checkpoint_match_hook import CheckpointMatchHook
 from mtadapt.engine.hooks.metric_table_hook import MetricTableHook
 from mtadapt.engine.hooks.parameter_table_hook import ParameterTableHook
+from mtadapt.engine.hooks.prompt_match_hook import PromptMatchHook
 from mtadapt.engine.hooks.task_progress_hook import TaskProgressHook
 from mtadapt.engine.hooks.visualization_hook import MultiTaskVisualizationHook
 
@@ -11,5 +12,6 @@ __all__ = [
     "MetricTableHook",
     "MultiTaskVisualizationHook",
     "ParameterTableHook",
+    "PromptMatchHook",
     "TaskProgressHook",
 ]

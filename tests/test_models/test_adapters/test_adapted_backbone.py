@@ -1,4 +1,4 @@
-"""Stock backbones with adapters inside: unchanged at the start, loaded from stock checkpoints, safe to copy and share."""
+"""Stock backbones with adapters inside: unchanged at the start, fed by stock checkpoints, safe to copy and share."""
 
 from __future__ import annotations
 
@@ -68,17 +68,22 @@ def randomise(model: nn.Module) -> None:
         parameter.data = torch.randn(parameter.shape, generator=generator)
 
 
+def gradients(model: nn.Module, data: torch.Tensor, wrapped: nn.Module | None = None) -> dict[str, torch.Tensor]:
+    outputs = (wrapped or model)(data)
+    sum(level.square().mean() for level in outputs).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 @pytest.mark.parametrize("name", STOCK)
 def test_unchanged_at_the_start_and_names_kept(name: str):
     """After ``init_weights``, which in mmdet's Swin goes over every linear layer."""
-    model = build(name).train()
     model = build(name)
     stock = MODELS.build(STOCK[name])
     assert type(model) is type(stock)
     weights = model.state_dict()
     assert list(own(weights)) == list(stock.state_dict())
     blocks = 2 if "ViT" in name else 4
-    assert len(model.adapters) == blocks * (3 if name == "mmseg.ViT" else 2)
+    assert len(model.adapters) == 2 * blocks
     stock.load_state_dict(own(weights))
     model.train()
     stock.train()
@@ -95,25 +100,34 @@ def test_unchanged_at_the_start_and_names_kept(name: str):
 
 @pytest.mark.parametrize("name", STOCK)
 def test_stock_checkpoint_is_loaded(name: str, tmp_path: Path):
-    """A public checkpoint, through ``init_cfg`` and as a whole model's, fits without a change."""
-    stock = MODELS.build(STOCK[name])
-    weights = {f"backbone.{key}": torch.randn_like(value.float()) for key, value in stock.state_dict().items()}
-    for key, value in stock.state_dict().items():
-        if not value.is_floating_point():
-            weights[f"backbone.{key}"] = value
-    torch.save(dict(state_dict=weights), tmp_path / "stock.pth")
-    checkpoint = str(tmp_path / "stock.pth")
-    init_cfg = dict(type="Pretrained", checkpoint=checkpoint)
-    if not name.startswith(("mmdet", "mmseg.ViT")):
+    """A public checkpoint, of a whole model where the backbone takes its own part, fits without a change."""
+    generator = torch.Generator().manual_seed(7)
+    weights = {
+        key: torch.randn(value.shape, generator=generator) if value.is_floating_point() else value
+        for key, value in MODELS.build(STOCK[name]).state_dict().items()
+    }
+    init_cfg = dict(type="Pretrained", checkpoint=str(tmp_path / "stock.pth"))
+    if name.startswith("mmpretrain"):
         init_cfg["prefix"] = "backbone."
-    if name == "mmseg.ViT":
-        weights = {key.removeprefix("backbone."): value for key, value in weights.items()}
-        torch.save(weights, checkpoint)
-        weights = {f"backbone.{key}": value for key, value in weights.items()}
+    prefix = "" if name == "mmseg.ViT" else "backbone."
+    torch.save(dict(state_dict={prefix + key: value for key, value in weights.items()}), init_cfg["checkpoint"])
     model = build(name, init_cfg=init_cfg)
     for key, value in own(model.state_dict()).items():
-        assert torch.equal(value, weights[f"backbone.{key}"]), key
+        assert torch.equal(value, weights[key]), key
     assert not any(adapter.up.any() for adapter in model.adapters.values())
+
+
+@pytest.mark.parametrize("name", ["mmdet.Swin", "mmpretrain.Swin"])
+def test_checkpointed_activations(name: str):
+    """Blocks that are run again in the backward pass (``with_cp``) give the same gradients."""
+    plain, again = build(name), build(name, with_cp=True)
+    randomise(plain)
+    again.load_state_dict(plain.state_dict())
+    for network in (plain, again):
+        network.train()
+    expected = gradients(plain, images())
+    for key, gradient in gradients(again, images()).items():
+        torch.testing.assert_close(gradient, expected[key], rtol=0, atol=0)
 
 
 def test_equals_the_lora_of_mmpretrain():
@@ -128,12 +142,14 @@ def test_equals_the_lora_of_mmpretrain():
             parameter.data = weights[f"adapters.{layer.replace('.', '_')}_LoRA.{part}"].data
         else:
             parameter.data = weights[key.replace("original_layer.", "")].data
-    for ours, expected in zip(model.eval()(images()), other.eval()(images()), strict=True):
+    model.eval()
+    for ours, expected in zip(model(images()), other.eval()(images()), strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
 
 
 def test_a_copy_has_adapters_of_its_own():
-    model = build("mmpretrain.ViT").eval()
+    model = build("mmpretrain.ViT")
+    model.eval()
     randomise(model)
     before = model(images())
     twin = copy.deepcopy(model)
@@ -162,13 +178,14 @@ def test_weights_come_back_from_a_checkpoint(tmp_path: Path):
 @pytest.mark.parametrize("name", ["mmdet.Swin", "mmseg.Swin", "mmpretrain.Swin", "mmpretrain.ViT"])
 def test_frozen_stages_leave_the_adapters_trainable(name: str):
     """The setting of the stock backbone for frozen weights makes a run that trains nothing but adapters."""
-    model = build(name, frozen_stages=2)
+    # mmpretrain's Swin counts the stages from 0.
+    model = build(name, frozen_stages=1 if name == "mmpretrain.Swin" else 2)
     model.train()
     trainable = {key for key, parameter in model.named_parameters() if parameter.requires_grad}
-    norms = {"norm0", "norm1", "norm3", "ln1"}
-    assert {key for key in trainable if key.split(".")[0] not in norms} == {
-        f"adapters.{key}" for key, _ in model.adapters.named_parameters()
-    }
+    # mmdet's and mmseg's Swin leave the norm of the last frozen level trainable.
+    own_keys = {f"adapters.{key}" for key, _ in model.adapters.named_parameters()}
+    assert own_keys <= trainable
+    assert all(key.startswith("norm1.") for key in trainable - own_keys), trainable - own_keys
     assert all(adapter.training for adapter in model.adapters.values())
 
 
@@ -201,19 +218,14 @@ def test_inside_stock_models_of_the_libraries():
     assert len(classifier.backbone.adapters) == 8
 
 
-def gradients(model: nn.Module, data: torch.Tensor, wrapped: nn.Module | None = None) -> dict[str, torch.Tensor]:
-    outputs = (wrapped or model)(data)
-    sum(level.square().mean() for level in outputs).backward()
-    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
 def frozen_twin() -> nn.Module:
     torch.manual_seed(0)
     model = build("mmpretrain.ViT")
     model.requires_grad_(False)
     model.adapters.requires_grad_(True)
     randomise(model)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def step(rank: int, folder: str) -> None:
@@ -239,20 +251,18 @@ def test_two_processes(tmp_path: Path):
     ("settings", "message"),
     [
         (
-            dict(type="LoRA", targets="*.attn.q"),
-            r"LoRA targets '\*\.attn\.q', no module of the backbone; what fits is for e"
-            r"xample patch_embed|LoRA targets '\*\.attn\.q', no module .* example layers\.0\.attn\.qkv, layers\.0\.attn\.proj, ",
+            dict(type="LoRA", targets="*.q"),
+            r"targets '\*\.q', no module of the backbone; what fits is .* layers\.0\.att",
         ),
         (
             dict(type="LoRA", targets="*.attn"),
-            r"LoRA targets '\*\.attn', but layers\.0\.attn \(MultiheadAttention\) is not a "
-            r"linear layer that is called; what fits is for example layers\.0\.attn\.qkv",
+            r"LoRA targets '\*\.attn', but layers\.0\.attn \(MultiheadAttention\) is not a linear layer that is called"
+            r"; what fits is for example layers\.0\.attn\.qkv, layers\.0\.attn\.proj, ",
         ),
         (
             dict(type="TokenBottleneck", targets="*.norm9"),
             r"TokenBottleneck targets '\*\.norm9', no module of the backbone",
         ),
-        (dict(type="TokenBottleneck", targets="*.drop_path"), r"no module of the backbone"),
         (dict(type="TokenBottleneck", targets="*.ffn.layers"), r"is not a module with embed_dims \(or channels=C"),
         (dict(type="LoRA"), r"LoRA has no targets; what fits is for example"),
         (

@@ -70,8 +70,12 @@ def print_machine() -> None:
 
 def print_ratio(
     what: str, stock: Sequence[float], ours: Sequence[float], names: tuple[str, str] = ("stock", "mtadapt")
-) -> None:
-    """Print the two medians and the second over the first."""
+) -> float | None:
+    """Print the two medians and the second over the first; return that ratio."""
     first, second = statistics.median(stock), statistics.median(ours)
-    ratio = f"{second / first:.3f}" if first else "none"
-    print(f"{what}: {names[0]} {first:.2f}, {names[1]} {second:.2f}, ratio {ratio}", flush=True)
+    ratio = second / first if first else None
+    print(
+        f"{what}: {names[0]} {first:.2f}, {names[1]} {second:.2f}, ratio {'none' if ratio is None else f'{ratio:.3f}'}",
+        flush=True,
+    )
+    return ratio

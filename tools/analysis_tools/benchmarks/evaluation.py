@@ -24,17 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--route", choices=ROUTES, help="run one route in this process and print its numbers")
 
 
-def main(args: argparse.Namespace) -> None:
-    """Print seconds and memory of both."""
+def main(args: argparse.Namespace) -> dict:
+    """Print seconds and memory of both; the ratio that is returned is that of the seconds."""
     if args.route:
-        print(json.dumps(run(args.route, args.images, tuple(args.size))))
-        return
+        result = run(args.route, args.images, tuple(args.size))
+        print(json.dumps(result))
+        return result
     print_machine()
     found = in_turns("evaluation", ROUTES, args.repeats, "--images", args.images, "--size", *args.size)
     stock, ours = (found[route] for route in ROUTES)
     print(f"equal numbers: {stock[0]['numbers'] == ours[0]['numbers']}")
-    for name in ("seconds", "peak MiB"):
-        print_ratio(name, [result[name] for result in stock], [result[name] for result in ours])
+    names = ("seconds", "peak MiB")
+    ratios = {name: print_ratio(name, [run[name] for run in stock], [run[name] for run in ours]) for name in names}
+    return dict(ratio=ratios["seconds"], floor=None, ratios=ratios)
 
 
 def run(route: str, images: int, size: tuple[int, int]) -> dict:

@@ -32,11 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--route", choices=ROUTES, help="one load of the files in --data, in this process")
 
 
-def main(args: argparse.Namespace) -> None:
-    """Print seconds and memory of both."""
+def main(args: argparse.Namespace) -> dict:
+    """Print seconds and memory of both; the ratio that is returned is that of the seconds."""
     if args.route:
-        print(json.dumps(load(args.route, args.data)))
-        return
+        result = load(args.route, args.data)
+        print(json.dumps(result))
+        return result
     print_machine()
     with tempfile.TemporaryDirectory() as temporary:
         root = args.data or Path(temporary, "bdd100k")
@@ -49,8 +50,9 @@ def main(args: argparse.Namespace) -> None:
     print(f"index of {ours[0]['images']:,} images and {ours[0]['boxes']:,} boxes", end="; ")
     print(f"equal number: {[stock[0][key] == ours[0][key] for key in ('images', 'boxes')] == [True, True]}")
     print_ratio("label file MiB", sizes[:1], sizes[1:])
-    for name in ("seconds", "peak MiB", "peak MiB over imports", "index MiB", "worker private MiB"):
-        print_ratio(name, [result[name] for result in stock], [result[name] for result in ours])
+    names = ("seconds", "peak MiB", "peak MiB over imports", "index MiB", "worker private MiB")
+    ratios = {name: print_ratio(name, [run[name] for run in stock], [run[name] for run in ours]) for name in names}
+    return dict(ratio=ratios["seconds"], floor=None, ratios=ratios)
 
 
 def load(route: str, root: Path) -> dict:

@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="folder of BDD100K's layout with all labels (default: made)")
 
 
-def main(args: argparse.Namespace) -> None:
-    """Print images a second."""
+def main(args: argparse.Namespace) -> dict:
+    """Print images a second; the ratio and the floor that are returned are those against a pipeline a task."""
     _one_thread()
     print_machine()
     with tempfile.TemporaryDirectory() as temporary:
@@ -59,10 +59,12 @@ def main(args: argparse.Namespace) -> None:
             decoding.append(_decode(routes["mtadapt"][0]))
     count = len(routes["mtadapt"][0])
     rates = {name: [count / value for value in values] for name, values in seconds.items()}
+    ratios, bounds = {}, {}
     for name in STOCK:
-        print_ratio("images a second of one core", rates[name], rates["mtadapt"], (name, "mtadapt"))
+        ratios[name] = print_ratio("images a second of one core", rates[name], rates["mtadapt"], (name, "mtadapt"))
         bound = [count / value for value in decoding[1:]]
-        print_ratio("  upper bound", rates[name], bound, (name, "decoding alone"))
+        bounds[name] = print_ratio("  upper bound", rates[name], bound, (name, "decoding alone"))
+    return dict(ratio=ratios[STOCK[0]], floor=bounds[STOCK[0]], ratios=ratios)
 
 
 def _one_thread() -> None:
