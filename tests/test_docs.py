@@ -32,6 +32,11 @@ def test_results_are_those_of_the_logs():
     readme = (ROOT / "README.md").read_text()
     for row in results_table.table(logs).splitlines():
         assert row in readme, row
+    logs = sorted((ROOT / "docs/logs/camvid_adaptation").glob("*/*.json"))
+    assert logs
+    page = (ROOT / "docs/adaptation.md").read_text()
+    for row in results_table.table(logs).splitlines():
+        assert row in page, row
 
 
 def test_results_table_by_hand(tmp_path: Path):
@@ -43,6 +48,9 @@ def test_results_table_by_hand(tmp_path: Path):
     log.parent.mkdir()
     log.write_text('{"loss": 3}\n{"det/bbox_mAP": 0.1234, "sem_seg/mIoU": 55.55}\n')
     assert results_table.table([log]).splitlines()[2] == "| one | 12.3 | - | 55.5 | - | - |"
+    second = log.with_name("two.json")
+    second.write_text('{"det/bbox_mAP": 0.1434}\n')
+    assert results_table.table([log, second]).splitlines()[2] == "| one | 13.3 ± 1.4 | - | 55.5 | - | - |"
     log.write_text('{"loss": 3}\n')
     with pytest.raises(MTAdaptError, match=r"scalars.json: holds no validation"):
         results_table.table([log])

@@ -12,6 +12,7 @@ default_hooks = dict(
 custom_hooks = [
     dict(type="CheckpointMatchHook"),
     dict(type="PromptMatchHook"),
+    dict(type="ParameterTableHook"),
     dict(type="TaskProgressHook", interval=50),
     dict(type="MetricTableHook"),
 ]

@@ -10,8 +10,8 @@ from mmengine.optim import BaseOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 
-from mtadapt.errors import MTAdaptError
 from mtadapt.engine.freezing import freeze, modules_to_freeze, trainable_without
+from mtadapt.errors import MTAdaptError
 from mtadapt.registry import RUNNERS
 
 
@@ -43,11 +43,11 @@ class StageRunner(Runner):
         Raises:
             MTAdaptError: when any stage freezes an unknown module or leaves nothing to train.
         """
-        model = super().build_model(model)
+        built = super().build_model(model)
         for stage in self.cfg.stages:
-            _check_freeze(model, stage)
-        self.frozen = freeze(model, self.cfg.stage.get("freeze", ()))
-        return model
+            _check_freeze(built, stage)
+        self.frozen = freeze(built, self.cfg.stage.get("freeze", ()))
+        return built
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
         """Register the config's hooks, and the one that keeps the frozen parts in evaluation mode."""

@@ -111,7 +111,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_mmdet_faster_rcnn(folder: Path):
     (folder / "det.py").write_text(DETECTOR.format(classes=METAINFO["tasks"]["det"]["classes"]))
     script = Path(mmdet.__file__).parent / ".mim/tools/train.py"
-    sizes = [f"{split}_dataloader.dataset.pipeline.{number}.scale=(160,96)" for split, number in (("train", 2), ("val", 1))]
+    sizes = [
+        f"{split}_dataloader.dataset.pipeline.{number}.scale=(160,96)" for split, number in (("train", 2), ("val", 1))
+    ]
     printed = run(script, "det.py", "--cfg-options", *sizes, cwd=folder)
     assert "Epoch(train) [1][1/1]" in printed and "coco/bbox_mAP" in printed
     assert (folder / "work_dirs/det/epoch_1.pth").is_file()

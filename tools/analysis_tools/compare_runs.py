@@ -1,26 +1,23 @@
-"""Train every config of a folder with several seeds, and tabulate mean and spread.
+"""Train every config of a folder with several seeds, and collect their logs for a table of mean and spread.
 
     python tools/analysis_tools/compare_runs.py run configs/camvid_adaptation --seeds 0 1 2 --jobs 2
     python tools/analysis_tools/compare_runs.py collect configs/camvid_adaptation docs/logs/camvid_adaptation
-    python tools/analysis_tools/compare_runs.py table docs/logs/camvid_adaptation
+    python tools/analysis_tools/results_table.py docs/logs/camvid_adaptation/*/*.json
 
 "run" can be stopped at any time: the same command leaves out what is finished and resumes the rest. "collect" copies
-the scalars of finished runs, one file a run; "table" reads nothing else.
+the scalars of finished runs, one file a run.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-from results_table import COLUMNS, last_metrics
 
 from mtadapt.errors import MTAdaptError, one_line_errors
 
@@ -63,8 +60,12 @@ def run(args: argparse.Namespace) -> None:
     jobs = [(config, seed) for seed in args.seeds for config in configs_of(args.configs, args.only)]
     threads = max(1, (os.cpu_count() or 1) // args.jobs)
     root = work_dir_of(args)
+
+    def job(config: Path, seed: int) -> bool:
+        return run_one(config, seed, root / config.stem / f"seed{seed}", threads)
+
     with ThreadPoolExecutor(args.jobs) as pool:
-        done = list(pool.map(lambda job: run_one(*job, root / job[0].stem / f"seed{job[1]}", threads), jobs))
+        done = list(pool.map(lambda pair: job(*pair), jobs))
     if not all(done):
         raise MTAdaptError(f"{done.count(False)} of {len(done)} runs failed; see output.txt in their folders of {root}")
 
@@ -81,21 +82,6 @@ def collect(args: argparse.Namespace) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text("".join(log.read_text() for log in logs))
     print(f"{len(finished)} runs in {args.logs}")
-
-
-def table(folder: Path) -> str:
-    """One row a config: mean and standard deviation over its seeds."""
-    rows = [f"| config | seeds | {' | '.join(heading for heading, _ in COLUMNS.values())} |"]
-    rows.append("|---" * (len(COLUMNS) + 2) + "|")
-    for config in sorted(path for path in folder.iterdir() if path.is_dir()):
-        runs = [last_metrics(path) for path in sorted(config.glob("seed*.json"))]
-        cells = []
-        for name, (_, factor) in COLUMNS.items():
-            values = [metrics[name] * factor for metrics in runs if name in metrics]
-            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.1f}{spread}" if values else "-")
-        rows.append(f"| {config.name} | {len(runs)} | {' | '.join(cells)} |")
-    return "\n".join(rows)
 
 
 def work_dir_of(args: argparse.Namespace) -> Path:
@@ -117,12 +103,8 @@ def main() -> None:
             command.add_argument("--only", nargs="+", help="names of configs")
         else:
             command.add_argument("logs", type=Path, help="folder for the logs")
-    commands.add_parser("table").add_argument("logs", type=Path, help="folder that collect wrote")
     args = parser.parse_args()
-    if args.command == "table":
-        print(table(args.logs))
-    else:
-        dict(run=run, collect=collect)[args.command](args)
+    dict(run=run, collect=collect)[args.command](args)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """Markdown table of the main metrics of finished runs, from the logs that MMEngine writes.
 
-python tools/analysis_tools/results_table.py docs/logs/*/scalars.json
+    python tools/analysis_tools/results_table.py docs/logs/*/scalars.json
+    python tools/analysis_tools/results_table.py docs/logs/camvid_adaptation/*/*.json
+
+One row a folder. Several logs in one folder are seeds of one config: their mean and standard deviation.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 
 from mtadapt.errors import MTAdaptError, one_line_errors
@@ -34,18 +38,30 @@ def last_metrics(path: Path) -> dict[str, float]:
 
 
 def table(paths: list[Path]) -> str:
-    """One row a log, named after its folder."""
-    rows = [f"| run | {' | '.join(heading for heading, _ in COLUMNS.values())} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    """One row a folder of logs, named after it."""
+    folders: dict[Path, list[dict[str, float]]] = {}
     for path in paths:
-        metrics = last_metrics(path)
-        cells = [f"{metrics[name] * factor:.1f}" if name in metrics else "-" for name, (_, factor) in COLUMNS.items()]
-        rows.append(f"| {path.parent.name} | " + " | ".join(cells) + " |")
+        folders.setdefault(path.parent, []).append(last_metrics(path))
+    rows = [f"| run | {' | '.join(heading for heading, _ in COLUMNS.values())} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for folder, runs in folders.items():
+        cells = [
+            _cell([metrics[name] * factor for metrics in runs if name in metrics])
+            for name, (_, factor) in COLUMNS.items()
+        ]
+        rows.append(f"| {folder.name} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return "-"
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description="Table of finished runs")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("logs", nargs="+", type=Path, help="scalars.json of each run")
     print(table(parser.parse_args().logs))
 

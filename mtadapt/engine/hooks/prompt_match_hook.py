@@ -34,8 +34,8 @@ class PromptMatchHook(Hook):
             for number, (name, expected) in enumerate(zip(names, classes, strict=False)):
                 if name != expected:
                     raise MTAdaptError(
-                        f"prompts[{task!r}][{number}] is {name!r}, the dataset's class is {expected!r}; name the classes "
-                        "as the dataset does, and put other words for them into synonyms"
+                        f"prompts[{task!r}][{number}] is {name!r}, the dataset's class is {expected!r}; name the "
+                        "classes as the dataset does, and put other words for them into synonyms"
                     )
             if len(names) != len(classes):
                 raise MTAdaptError(f"prompts[{task!r}] has {len(names)} classes, the dataset {len(classes)}")

@@ -39,7 +39,9 @@ def main(args: argparse.Namespace) -> dict:
         parameter.requires_grad = True
     freeze(adapted, ["backbone"])
     batch = random_batch(adapted, args.batch_size, tuple(args.size), labelled=True)
-    backbone = rest.backbone.eval()
+    # mmdet's ResNet.eval() returns None.
+    backbone = rest.backbone
+    backbone.eval()
     with torch.no_grad():
         rest.backbone = Given(tuple(backbone(batch["inputs"])))
 

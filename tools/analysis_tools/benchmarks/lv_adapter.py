@@ -35,7 +35,8 @@ def main(args: argparse.Namespace) -> dict:
 
     routes = {ROUTES[0]: lambda: infer(plain), ROUTES[1]: lambda: infer(adapted)}
     found = in_rounds(routes, args.repeats, args.device)
-    print_ratio("milliseconds of an inference", *(found[name] for name in ROUTES), names=ROUTES)
-    ratio = median_of_ratios(*(found[name] for name in ROUTES))
+    first, second = (found[name] for name in ROUTES)
+    print_ratio("milliseconds of an inference", first, second, ROUTES)
+    ratio = median_of_ratios(first, second)
     print(f"median of the ratios {ratio:.3f}, floor 1, aim 1.05")
     return dict(ratio=ratio, floor=1.0, aim=1.05, milliseconds=found)

@@ -29,7 +29,8 @@ def main(args: argparse.Namespace) -> dict:
     batch = random_batch(networks["constant"], args.batch_size, tuple(args.size), labelled=True)
     routes = {name: trainer(model, batch) for name, model in networks.items()}
     found = in_rounds(routes, args.repeats, args.device)
-    print_ratio("milliseconds of a step", *(found[name] for name in ROUTES), names=ROUTES)
-    ratio = median_of_ratios(*(found[name] for name in ROUTES))
+    first, second = (found[name] for name in ROUTES)
+    print_ratio("milliseconds of a step", first, second, ROUTES)
+    ratio = median_of_ratios(first, second)
     print(f"median of the ratios {ratio:.3f}, floor 1, aim 1.15")
     return dict(ratio=ratio, floor=1.0, aim=1.15, milliseconds=found)
