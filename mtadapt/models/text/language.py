@@ -10,17 +10,16 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
-from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mtadapt.errors import MTAdaptError
 from mtadapt.models.text.prompts import TaskPrompts, parse_prompts
-from mtadapt.models.text.text_encoder import TextEncoder
+from mtadapt.models.text.text_encoder import TextEncoder, build_text_encoder
 from mtadapt.registry import MODELS
 
 #: Buffers of every task: its vectors, and the fingerprint of the texts that they are of.
 _VECTORS, _TEXTS = "vectors_", "texts_"
-_ENCODER = "encoder"
+_ENCODER = "text_encoder_fingerprint"
 
 
 class _Held:
@@ -59,11 +58,11 @@ class LanguagePriors(BaseModule):
             has to run, or training starts, with vectors of another text encoder.
     """
 
-    encoder: Tensor
+    text_encoder_fingerprint: Tensor
 
     def __init__(self, prompts: Mapping, text_encoder: dict | TextEncoder) -> None:
         super().__init__()
-        encoder = text_encoder if isinstance(text_encoder, TextEncoder) else _build(text_encoder)
+        encoder = text_encoder if isinstance(text_encoder, TextEncoder) else build_text_encoder(text_encoder)
         self._held = _Held(encoder)
         self._owns_encoder = encoder is not text_encoder
         self.embed_dims = encoder.embed_dims
@@ -143,11 +142,11 @@ class LanguagePriors(BaseModule):
         self._filled.update(tasks)
         self._begun.update(tasks)
         assert self._held.fingerprint is not None
-        self.encoder.copy_(_as_bytes(self._held.fingerprint))
+        self.text_encoder_fingerprint.copy_(_as_bytes(self._held.fingerprint))
 
     def _fold(self) -> None:
         """Compute the vectors whose contexts have changed."""
-        if self.learnable and self.text_encoder.loaded and self.encoder.any():
+        if self.learnable and self.text_encoder.loaded and self.text_encoder_fingerprint.any():
             learnable = {task: one.contexts.detach().cpu() for task, one in self._tasks.items() if one.learnable}
             changed = [t for t, now in learnable.items() if t not in self._folded or not now.equal(self._folded[t])]
             if changed:
@@ -229,17 +228,6 @@ class LanguagePriors(BaseModule):
                 f"text_encoder={type(self.text_encoder).__name__} {own}; set text_encoder to the model that the "
                 "checkpoint was trained with"
             )
-
-
-def _build(text_encoder: dict) -> TextEncoder:
-    """Build the encoder; names without a prefix are mtadapt's, whatever the scope of the config."""
-    if not isinstance(text_encoder, Mapping) or "type" not in text_encoder:
-        raise MTAdaptError(f"text_encoder={text_encoder!r}: write dict(type='mtadapt.SentenceTextEncoder'), for example")
-    with DefaultScope.overwrite_default_scope("mtadapt"):
-        encoder = MODELS.build(text_encoder)
-    if not isinstance(encoder, TextEncoder):
-        raise MTAdaptError(f"text_encoder: type={text_encoder['type']!r} is no text encoder")
-    return encoder
 
 
 def _as_bytes(fingerprint: str) -> Tensor:

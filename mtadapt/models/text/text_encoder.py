@@ -10,9 +10,11 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mtadapt.errors import MTAdaptError
+from mtadapt.registry import MODELS
 
 #: Texts that go through a tower at once.
 _CHUNK = 256
@@ -130,6 +132,23 @@ class TextEncoder(BaseModule):
 
     def _context_vectors(self, text: str) -> Tensor:
         raise NotImplementedError
+
+
+def build_text_encoder(text_encoder: Mapping) -> TextEncoder:
+    """Build the encoder; names without a prefix are mtadapt's, whatever the scope of the config.
+
+    Raises:
+        MTAdaptError: when the config is none of a text encoder.
+    """
+    if not isinstance(text_encoder, Mapping) or "type" not in text_encoder:
+        raise MTAdaptError(
+            f"text_encoder={text_encoder!r}: write dict(type='mtadapt.SentenceTextEncoder'), for example"
+        )
+    with DefaultScope.overwrite_default_scope("mtadapt"):
+        encoder = MODELS.build(text_encoder)
+    if not isinstance(encoder, TextEncoder):
+        raise MTAdaptError(f"text_encoder: type={text_encoder['type']!r} is no text encoder")
+    return encoder
 
 
 @contextmanager

