@@ -1,8 +1,11 @@
 """Multi-task adaptation of pretrained backbones on the OpenMMLab stack.
 
 Importing the package makes stock models run on an mmcv without compiled ops (see :mod:`mtadapt.ops`) and imports
-neither mmdet nor mmseg nor mmpretrain.
+neither mmdet nor mmseg nor mmpretrain; they come with the first of the models that is asked for.
 """
+
+from importlib import import_module
+from typing import Any
 
 from mtadapt.errors import MTAdaptError
 from mtadapt.ops import activate as _activate_ops
@@ -10,4 +13,18 @@ from mtadapt.version import __version__
 
 _activate_ops()
 
-__all__ = ["MTAdaptError", "__version__"]
+_MODELS = (
+    "LVAdapter",
+    "MultiScaleAdapter",
+    "MultiTaskModel",
+    "OpenCLIPTextEncoder",
+    "PrecomputedTextEmbeddings",
+    "SentenceTextEncoder",
+)
+__all__ = ["MTAdaptError", "__version__", *_MODELS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODELS:
+        return getattr(import_module("mtadapt.models"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

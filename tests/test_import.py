@@ -47,7 +47,7 @@ def test_import_is_light():
 import time, torch, torchvision, mmengine.registry
 start = time.process_time()
 import mtadapt, sys
-assert mtadapt.__version__ and mtadapt.__all__ == ["MTAdaptError", "__version__"]
+assert mtadapt.__version__ and "LVAdapter" in mtadapt.__all__
 print(time.process_time() - start, *({"mmcv", "mmdet", "mmseg", "mmpretrain", "mmengine"} & sys.modules.keys()))
 """
     seconds, *packages = output_of(code)
@@ -175,3 +175,17 @@ def test_a_torchvision_that_does_not_fit_is_named_with_the_remedy(tmp_path, torc
     assert done.returncode == 1
     assert message.startswith("mtadapt.errors.MTAdaptError: mmcv has no compiled ops and torchvision")
     assert torchvision.split("'")[1] in message and "pip install" in message
+
+
+def test_the_public_models_come_when_asked_for():
+    code = """
+import mtadapt, mtadapt.models
+for name in mtadapt.__all__:
+    assert getattr(mtadapt, name) is not None
+assert mtadapt.LVAdapter is mtadapt.models.LVAdapter
+try:
+    mtadapt.LVAdaptor
+except AttributeError as error:
+    print(error)
+"""
+    assert output_of(code)[-1] == "'LVAdaptor'"

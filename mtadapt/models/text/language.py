@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmengine.logging import print_log
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mtadapt.errors import MTAdaptError
 from mtadapt.models.text.prompts import TaskPrompts, parse_prompts
-from mtadapt.models.text.text_encoder import TextEncoder, build_text_encoder
+from mtadapt.models.text.text_encoder import TextEncoder, build_text_encoder, device_of
 from mtadapt.registry import MODELS
 
 #: Buffers of every task: its vectors, and the fingerprint of the texts that they are of.
@@ -89,7 +89,7 @@ class LanguagePriors(BaseModule):
 
     @property
     def _tasks(self) -> dict[str, TaskPrompts]:
-        return dict(self.prompts.items())
+        return {task: cast(TaskPrompts, one) for task, one in self.prompts.items()}
 
     def init_weights(self) -> None:
         """Encode the prompts, unless a checkpoint has given the vectors."""
@@ -110,6 +110,7 @@ class LanguagePriors(BaseModule):
             vectors |= self._encode(trained)
         elif self._stale:
             self._fold()
+            self._stale = False
         return vectors
 
     def train(self, mode: bool = True) -> LanguagePriors:
@@ -117,6 +118,7 @@ class LanguagePriors(BaseModule):
         super().train(mode)
         if not mode:
             self._fold()
+            self._stale = False
         return self
 
     def _fill_missing(self) -> None:
@@ -152,7 +154,6 @@ class LanguagePriors(BaseModule):
             if changed:
                 self._begun.update(changed)
                 self._fill(changed)
-        self._stale = self._stale and self.training
 
     def _encode(self, tasks: list[str]) -> dict[str, Tensor]:
         """Encode these tasks' prompts, with one run for all whose contexts are of one length."""
@@ -160,12 +161,13 @@ class LanguagePriors(BaseModule):
         for task in tasks:
             one = self._tasks[task]
             groups[one.contexts.shape[-2] if one.learnable else 0].append(one)
-        found = {}
+        found: dict[str, Tensor] = {}
         for length, members in groups.items():
             texts = [text for one in members for text in one.texts]
             if length:
                 contexts = torch.cat([one.text_contexts() for one in members])
-                self.text_encoder.to(contexts.device)
+                if device_of(self.text_encoder) != contexts.device:
+                    self.text_encoder.to(contexts.device)
                 vectors = self.text_encoder.encode_with_contexts(contexts, texts)
             else:
                 vectors = self.text_encoder.encode(texts)
@@ -217,9 +219,10 @@ class LanguagePriors(BaseModule):
         if not texts.equal(own):
             message = f"The checkpoint has other prompts of task {task!r}: its text vectors are computed anew"
             print_log(message, logger="current", level=logging.WARNING)
-        elif usable and vectors is not None and len(vectors) == len(one.classes):
-            if not one.learnable or contexts is not None:
-                self._filled.add(task)
+            return
+        whole = vectors is not None and len(vectors) == len(one.classes) and (contexts is not None or not one.learnable)
+        if usable and whole:
+            self._filled.add(task)
 
     def _check_width(self, given: Tensor | None, own: int, what: str) -> None:
         if given is not None and given.shape[-1] != own:

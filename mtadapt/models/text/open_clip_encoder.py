@@ -6,6 +6,7 @@ import logging
 import pickle
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -43,7 +44,7 @@ class OpenCLIPTextEncoder(TextEncoder):
         Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021.
     """
 
-    tower: nn.Module
+    tower: Any
 
     def __init__(self, model: str = "ViT-B-32", pretrained: str | None = None) -> None:
         super().__init__()

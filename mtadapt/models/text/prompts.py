@@ -164,8 +164,8 @@ def parse_prompts(prompts: Mapping[str, Sequence[str] | Mapping]) -> dict[str, d
     """Turn a user's table of prompts into the arguments of :class:`TaskPrompts`.
 
     Args:
-        prompts: ``{task: [class names]}`` or ``{task: dict(classes=[...], templates=..., synonyms=..., contexts=...)}``,
-            or a mixture.
+        prompts: task to class names, or task to ``dict(classes=[...])`` with ``templates``, ``synonyms`` and
+            ``contexts`` where they are wanted.
 
     Returns:
         ``{task: dict(classes=..., ...)}``.

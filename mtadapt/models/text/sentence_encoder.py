@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtadapt.errors import MTAdaptError
 from mtadapt.models.text.text_encoder import TextEncoder, device_of
@@ -38,7 +39,7 @@ class SentenceTextEncoder(TextEncoder):
         https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2
     """
 
-    tower: nn.Module
+    tower: Any
 
     def __init__(self, path: str | None = None) -> None:
         super().__init__()
@@ -54,9 +55,11 @@ class SentenceTextEncoder(TextEncoder):
     def _load(self) -> None:
         folder = _packaged_folder() if self.path is None else Path(self.path)
         try:
-            from transformers import AutoTokenizer, BertModel
+            from transformers import AutoTokenizer, BertModel, logging
         except ImportError as error:
             raise MTAdaptError(f"SentenceTextEncoder {_EXTRA} ({error})") from error
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # entries beside the ones that are used are no news
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             tower, info = BertModel.from_pretrained(
@@ -65,6 +68,8 @@ class SentenceTextEncoder(TextEncoder):
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise MTAdaptError(f"SentenceTextEncoder: {folder} does not hold a whole BERT: {reason}") from error
+        finally:
+            logging.set_verbosity(verbosity)
         wrong = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
         if wrong:
             raise MTAdaptError(f"SentenceTextEncoder: {folder}: {len(wrong)} weights are missing, first {wrong[0]!r}")
