@@ -13,11 +13,15 @@ _base_ = [
     "_base_/default_runtime.py",
 ]
 model = dict(
+    neck=[
+        dict(type="mmdet.FPN", in_channels=[256, 512, 1024, 2048], out_channels=256, num_outs=5),
+        dict(type="MultiScaleAdapter", in_channels=256),
+    ],
     adapter=dict(
         type="LVAdapter",
         in_channels=256,
         prompts={{_base_.prompts}},
         contexts=dict(length=8),
         text_encoder=dict(type="OpenCLIPTextEncoder", model="RN50", pretrained="openai"),
-    )
+    ),
 )

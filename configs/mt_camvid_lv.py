@@ -12,10 +12,14 @@ _base_ = [
     "_base_/default_runtime.py",
 ]
 model = dict(
+    neck=[
+        dict(type="mmdet.FPN", in_channels=[24, 40, 112, 320], out_channels=96, num_outs=5),
+        dict(type="MultiScaleAdapter", in_channels=96),
+    ],
     adapter=dict(
         type="LVAdapter",
         in_channels=96,
         prompts={{_base_.prompts}},
         text_encoder=dict(type="PrecomputedTextEmbeddings"),
-    )
+    ),
 )

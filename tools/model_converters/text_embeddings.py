@@ -18,6 +18,15 @@ from pathlib import Path
 
 from mtadapt.engine import CfgOptions, load_config
 from mtadapt.errors import MTAdaptError, one_line_errors
+from mtadapt.models.text import (
+    PrecomputedTextEmbeddings,
+    TaskPrompts,
+    TextEncoder,
+    build_text_encoder,
+    parse_prompts,
+    write_embeddings,
+)
+from mtadapt.models.text.bdd100k_texts import packaged_texts
 
 _SHORT = {"sentence": "mtadapt.SentenceTextEncoder", "clip": "mtadapt.OpenCLIPTextEncoder"}
 #: Libraries whose version is noted in the file.
@@ -65,15 +74,15 @@ def language_parts(config: object) -> Iterator[Mapping]:
             yield from language_parts(value)
 
 
-def texts_of(prompts: Mapping) -> list[str]:
-    """All texts of a table of prompts."""
-    from mtadapt.models.text import TaskPrompts, TextEncoder, parse_prompts
-
+def texts_of(part: Mapping, encoder: TextEncoder) -> list[str]:
+    """All texts of the prompts of such a part."""
     texts: list[str] = []
-    for task, settings in parse_prompts(prompts).items():
-        if settings.pop("contexts", None) is not None:
-            raise MTAdaptError(f"prompts of task {task!r}: contexts are learnt and cannot be written to a file")
-        texts += TaskPrompts(task, encoder=TextEncoder(), **settings).texts
+    for task, settings in parse_prompts(part["prompts"]).items():
+        if settings.pop("contexts", part.get("contexts")) is not None:
+            raise MTAdaptError(
+                f"prompts of task {task!r}: contexts are learnt and cannot be written to a file; set contexts=None"
+            )
+        texts += TaskPrompts(task, encoder=encoder, **settings).texts
     return texts
 
 
@@ -86,27 +95,18 @@ def versions() -> dict[str, str]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Encode the texts and write the file."""
     args = parse_args(argv)
-    from mtadapt.models.text import PrecomputedTextEmbeddings, build_text_encoder, write_embeddings
-    from mtadapt.models.text.bdd100k_texts import TEMPLATES, packaged_texts
-
-    texts = [template.replace("{}", text) for template in args.templates for text in args.texts]
-    templates = list(args.templates)
-    encoder_config = parse_encoder(args.encoder or "sentence")
-    if args.config:
-        parts = list(language_parts(load_config(args.config, args.cfg_options).model))
-        if not parts:
-            raise MTAdaptError(f"{args.config}: no part of the model has prompts and a text_encoder")
-        texts = [text for part in parts for text in texts_of(part["prompts"])] + texts
-        if not args.encoder:
-            encoder_config = dict(parts[0]["text_encoder"])
-    elif not texts:
-        texts, templates = packaged_texts(), list(TEMPLATES)
-    encoder = build_text_encoder(encoder_config)
+    parts = list(language_parts(load_config(args.config, args.cfg_options).model)) if args.config else []
+    if args.config and not parts:
+        raise MTAdaptError(f"{args.config}: no part of the model has prompts and a text_encoder")
+    of_config = None if args.encoder or not parts else dict(parts[0]["text_encoder"])
+    encoder = build_text_encoder(of_config or parse_encoder(args.encoder or "sentence"))
     if isinstance(encoder, PrecomputedTextEmbeddings):
-        raise MTAdaptError("the config's text encoder is itself a file of vectors: name another with --encoder")
-    texts = list(dict.fromkeys(texts))
+        raise MTAdaptError(f"{args.config}: text_encoder is a file of vectors itself; name an encoder with --encoder")
+    texts = [text for part in parts for text in texts_of(part, encoder)]
+    texts += [template.replace("{}", text) for template in args.templates for text in args.texts]
+    texts = list(dict.fromkeys(texts)) or packaged_texts()
     vectors = encoder.encode(texts)
-    provenance = {**encoder.provenance(), **versions(), "templates": json.dumps(templates)}
+    provenance = {**encoder.provenance(), **versions()}
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     write_embeddings(args.out, texts, vectors, provenance)
     print(f"{args.out}: {len(texts)} vectors of {vectors.shape[1]} values by {type(encoder).__name__}")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mtadapt.errors import MTAdaptError
@@ -20,6 +18,8 @@ from mtadapt.registry import MODELS
 #: The least image tower that open_clip builds; it is thrown away at once.
 _SMALL_VISION = dict(layers=1, width=8, head_width=8, image_size=8, patch_size=8)
 _SEED = 0
+#: Endings of entries that old checkpoints have and that hold no weights.
+_NO_WEIGHTS = ("position_ids", "attn_mask")
 
 
 @MODELS.register_module()
@@ -135,29 +135,25 @@ class OpenCLIPTextEncoder(TextEncoder):
         try:
             weights = load_state_dict(str(path), weights_only=True)
             of_text = {key.removeprefix("text."): value for key, value in weights.items() if key.startswith("text.")}
-        except (
-            pickle.UnpicklingError,
-            RuntimeError,
-            SafetensorError,
-            EOFError,
-            AttributeError,
-            StopIteration,
-        ) as error:
+        except Exception as error:  # whatever the bytes of the file make of torch's safe unpickler
             raise MTAdaptError(
                 f"OpenCLIPTextEncoder: {path} is no checkpoint of plain tensors ({_first_line(error)}); save the "
                 "model's state_dict() and use that"
             ) from error
-        weights = of_text or weights
         own = self.tower.state_dict()
-        wrong = [key for key, value in own.items() if key not in weights or weights[key].shape != value.shape]
+        roots = {key.split(".")[0] for key in own}
+        given = of_text or {key: value for key, value in weights.items() if key.split(".")[0] in roots}
+        given = {key: value for key, value in given.items() if not key.endswith(_NO_WEIGHTS)}
+        sizes = {key: (_size(given.get(key)), _size(own.get(key))) for key in [*own, *given]}
+        wrong = [key for key, (theirs, ours) in sizes.items() if theirs != ours]
         if wrong:
-            given = f"has {tuple(weights[wrong[0]].shape)}" if wrong[0] in weights else "has none"
+            theirs, ours = sizes[wrong[0]]
             raise MTAdaptError(
                 f"OpenCLIPTextEncoder: {path} is a checkpoint of another text tower than model={self.model!r}: "
-                f"{len(wrong)} of {len(own)} entries do not match, first {wrong[0]!r} (the file {given}, the tower "
-                f"{tuple(own[wrong[0]].shape)}); set model to the file's"
+                f"{len(wrong)} entries do not match, first {wrong[0]!r} (in the file {theirs}, in the tower {ours}); "
+                "set model to the file's"
             )
-        self.tower.load_state_dict({key: weights[key] for key in own})
+        self.tower.load_state_dict(given)
         print_log(f"OpenCLIPTextEncoder: loaded all {len(own)} entries from {path.name}", logger="current")
 
     def _encode(self, texts: list[str]) -> Tensor:
@@ -187,6 +183,10 @@ class OpenCLIPTextEncoder(TextEncoder):
     def _context_vectors(self, text: str) -> Tensor:
         ids = self._tokenizer([text])[0].to(device_of(self.tower))
         return self.tower.token_embedding(ids[1 : ids.argmax()])
+
+
+def _size(value: Tensor | None) -> str:
+    return "missing" if value is None else "x".join(map(str, value.shape))
 
 
 def _first_line(error: Exception) -> str:

@@ -145,10 +145,21 @@ def build_text_encoder(text_encoder: Mapping) -> TextEncoder:
             f"text_encoder={text_encoder!r}: write dict(type='mtadapt.SentenceTextEncoder'), for example"
         )
     with DefaultScope.overwrite_default_scope("mtadapt"):
-        encoder = MODELS.build(text_encoder)
-    if not isinstance(encoder, TextEncoder):
-        raise MTAdaptError(f"text_encoder: type={text_encoder['type']!r} is no text encoder")
-    return encoder
+        name = text_encoder["type"]
+        kind = MODELS.get(name) if isinstance(name, str) else name
+        if kind is None:
+            known = [name for name, one in MODELS.module_dict.items() if _is_text_encoder(one)]
+            raise MTAdaptError(f"text_encoder: unknown type={name!r}; known: {', '.join(sorted(known))}")
+        if not _is_text_encoder(kind):
+            raise MTAdaptError(f"text_encoder: type={name!r} is no text encoder")
+        try:
+            return MODELS.build(text_encoder)
+        except TypeError as error:
+            raise MTAdaptError(f"text_encoder: {error}") from error
+
+
+def _is_text_encoder(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, TextEncoder)
 
 
 @contextmanager

@@ -178,6 +178,24 @@ def test_alignment_losses_are_those_of_the_labelled_rows():
     assert all(parameter.grad is not None for parameter in model.adapter.parameters())
 
 
+def test_every_cell_of_every_level_counts_the_same():
+    model = multi_task(lv(align_weight=0.5)).train()
+    data = model.data_preprocessor(batch([("sem_seg",), ("sem_seg",)]), True)
+    _, scores = model._features_and_scores(data["inputs"])
+    rows, labels = [], []
+    for level in scores:
+        step = [
+            side // cells for side, cells in zip(data["inputs"].shape[-2:], level["sem_seg"].shape[-2:], strict=True)
+        ]
+        rows.append(level["sem_seg"].double().flatten(2).transpose(1, 2).flatten(0, 1))
+        for sample in data["data_samples"]:
+            seg_map = sample.sem_seg.gt_sem_seg.data[0]
+            labels.append(seg_map[step[0] // 2 :: step[0], step[1] // 2 :: step[1]].flatten())
+    expected = 0.5 * F.cross_entropy(torch.cat(rows), torch.cat(labels))
+    ours = model.adapter.align_loss("sem_seg", scores, data["data_samples"])["loss_align"]
+    torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_closed_gate_leaves_predictions_as_they_are():
     plain, adapted = multi_task(None).eval(), multi_task(lv(gate=0.0)).eval()
     adapted.load_state_dict(plain.state_dict(), strict=False)

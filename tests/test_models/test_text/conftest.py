@@ -24,6 +24,7 @@ DECODER = dict(context_length=76, vocab_size=49408, width=32, heads=4, layers=1,
 CONFIGS = {
     "small-vit": dict(embed_dim=24, vision_cfg=VIT, text_cfg=TEXT),
     "small-vit-quickgelu": dict(embed_dim=24, quick_gelu=True, vision_cfg=VIT, text_cfg=TEXT),
+    "small-deep": dict(embed_dim=24, vision_cfg=VIT, text_cfg={**TEXT, "layers": 4}),
     "small-resnet": dict(embed_dim=40, vision_cfg=RESNET, text_cfg=TEXT),
     "small-vitamin": dict(embed_dim=24, vision_cfg=VIT, text_cfg=TEXT, custom_text=True),
     "small-sigmoid": dict(embed_dim=32, vision_cfg=VIT, text_cfg={**TEXT, **SIGLIP}, custom_text=True),
@@ -32,7 +33,7 @@ CONFIGS = {
     ),
 }
 #: Those whose tower takes contexts.
-CAUSAL = ("small-vit", "small-vit-quickgelu", "small-resnet", "small-vitamin")
+CAUSAL = ("small-vit", "small-deep", "small-vit-quickgelu", "small-resnet", "small-vitamin")
 
 
 @pytest.fixture(scope="session")

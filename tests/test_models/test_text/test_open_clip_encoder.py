@@ -66,14 +66,18 @@ def test_gradients_reach_the_contexts_and_nothing_else(encoder: OpenCLIPTextEnco
     assert not any(module.training for module in encoder.modules())
 
 
-def test_contexts_are_differentiated_right(encoder: OpenCLIPTextEncoder):
-    """The derivative along one direction, against central differences."""
+def test_gradients_are_those_of_open_clips_token_embeddings(clip: Callable):
+    model, path = clip("small-vit")
+    weight = torch.randn(24, generator=torch.Generator().manual_seed(0))
+    embedded: list[Tensor] = []
+    hook = model.token_embedding.register_forward_hook(lambda *args: embedded.append(args[-1]))
+    vector = model.encode_text(open_clip.tokenize(["a photo of a car."]), normalize=True)
+    (expected,) = torch.autograd.grad((vector @ weight).sum(), embedded)
+    hook.remove()
+    encoder = OpenCLIPTextEncoder("small-vit", path)
     contexts = encoder.context_vectors("a photo of a").requires_grad_()
-    weight, direction = torch.randn(2, 24), torch.randn_like(contexts)
-    (encoder.encode_with_contexts(contexts, ["car", "sky"]) * weight).sum().backward()
-    with torch.no_grad():
-        near = [(encoder.encode_with_contexts(contexts + s * direction, ["car", "sky"]) * weight).sum() for s in (1e-3, -1e-3)]
-    torch.testing.assert_close((contexts.grad * direction).sum(), (near[0] - near[1]) / 2e-3, rtol=1e-2, atol=1e-2)
+    (encoder.encode_with_contexts(contexts, ["car."]) @ weight).sum().backward()
+    torch.testing.assert_close(contexts.grad, expected[0, 1:5], rtol=1e-4, atol=1e-5)
 
 
 def test_the_constructor_reads_no_weights_and_load_keeps_no_image_tower(clip: Callable):
@@ -94,7 +98,9 @@ def test_safetensors_and_training_checkpoints_are_read(clip: Callable, tmp_path:
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     parallel = {f"module.{key}": value.half() for key, value in model.state_dict().items()}
     torch.save(dict(epoch=1, name="run", state_dict=parallel), tmp_path / "epoch_1.pt")
-    safe, trained = (OpenCLIPTextEncoder("small-vitamin", str(tmp_path / f)) for f in ("model.safetensors", "epoch_1.pt"))
+    safe, trained = (
+        OpenCLIPTextEncoder("small-vitamin", str(tmp_path / f)) for f in ("model.safetensors", "epoch_1.pt")
+    )
     assert torch.equal(safe.encode(["car"]), expected.encode(["car"]))
     assert safe.fingerprint() == expected.fingerprint() != trained.fingerprint()
     torch.testing.assert_close(trained.encode(["car"]), expected.encode(["car"]), rtol=0, atol=2e-3)
@@ -128,9 +134,7 @@ def test_a_tag_brings_its_activation(clip: Callable, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda model, name: tag if name == "openai" else {})
     monkeypatch.setattr(open_clip, "download_pretrained", lambda config: path)
     encoder = OpenCLIPTextEncoder("small-vit", "openai")
-    torch.testing.assert_close(
-        encoder.encode(TEXTS), reference(model, "small-vit-quickgelu", TEXTS), rtol=0, atol=1e-5
-    )
+    torch.testing.assert_close(encoder.encode(TEXTS), reference(model, "small-vit-quickgelu", TEXTS), rtol=0, atol=1e-5)
     assert encoder.provenance()["pretrained"] == "openai"
     assert encoder.fingerprint() == OpenCLIPTextEncoder("small-vit-quickgelu", path).fingerprint()
     assert encoder.fingerprint() != OpenCLIPTextEncoder("small-vit", path).fingerprint()
@@ -159,7 +163,9 @@ def test_an_unknown_model_names_the_nearest():
 
 
 def test_an_unknown_tag_lists_the_tags(clip: Callable):
-    with pytest.raises(MTAdaptError, match=r"'laion2' is neither a tag of RN50 \(it has: openai, yfcc15m, .*\) nor a file"):
+    with pytest.raises(
+        MTAdaptError, match=r"'laion2' is neither a tag of RN50 \(it has: openai, yfcc15m, .*\) nor a file"
+    ):
         OpenCLIPTextEncoder("RN50", "laion2")
     clip("small-vit")
     with pytest.raises(MTAdaptError, match=r"of small-vit \(it has: none\) nor a file"):
@@ -189,8 +195,9 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("of", "message"),
     [
-        ("small-resnet", r"1 of \d+ entries do not match, first 'text_projection' \(the file has \(32, 40\), the tower"),
-        ("small-coca", r"3 of \d+ entries do not match, first 'positional_embedding' \(the file has"),
+        ("small-resnet", r"1 entries do not match, first 'text_projection' \(in the file 32x40, in the tower 32x24\)"),
+        ("small-coca", r"1 entries do not match, first 'cls_emb' \(in the file 32, in the tower missing\)"),
+        ("small-deep", r"12 entries do not match, first 'transformer.resblocks.3.ln_1.weight' \(in the file 32, in"),
     ],
 )
 def test_a_checkpoint_of_another_tower_is_refused(clip: Callable, of: str, message: str):
@@ -203,7 +210,7 @@ def test_a_checkpoint_of_another_tower_is_refused(clip: Callable, of: str, messa
 def test_a_checkpoint_without_a_tower_is_refused(clip: Callable, tmp_path: Path):
     clip("small-vit")
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
-    with pytest.raises(MTAdaptError, match=r"first 'positional_embedding' \(the file has none, the tower \(77, 32\)\)"):
+    with pytest.raises(MTAdaptError, match=r"first 'positional_embedding' \(in the file missing, in the tower 77x32\)"):
         OpenCLIPTextEncoder("small-vit", str(tmp_path / "resnet.pth")).load()
 
 
@@ -231,6 +238,8 @@ def test_towers_without_contexts_say_so(clip: Callable, name: str):
 
 
 def test_too_long_a_sequence_is_refused(encoder: OpenCLIPTextEncoder):
-    with pytest.raises(MTAdaptError, match=r"contexts of length 75 and a text of 3 tokens are longer than the 77 tokens"):
+    with pytest.raises(
+        MTAdaptError, match=r"contexts of length 75 and a text of 3 tokens are longer than the 77 tokens"
+    ):
         encoder.encode_with_contexts(torch.zeros(75, 32), ["car"])
     assert encoder.encode_with_contexts(torch.zeros(74, 32), ["car"]).isfinite().all()
