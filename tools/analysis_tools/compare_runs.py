@@ -77,7 +77,8 @@ def collect(args: argparse.Namespace) -> None:
     if not finished:
         raise MTAdaptError(f"{root}: no run is finished")
     for path in finished:
-        logs = sorted(path.parent.rglob("scalars.json"), key=lambda log: log.stat().st_mtime)
+        # <stage>/<time of the start>/vis_data/scalars.json
+        logs = sorted(path.parent.rglob("scalars.json"), key=lambda log: log.parents[1].name)
         target = args.logs / path.parent.parent.name / f"{path.parent.name}.json"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text("".join(log.read_text() for log in logs))

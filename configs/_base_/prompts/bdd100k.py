@@ -1,4 +1,4 @@
-# Class names of BDD100K for LVAdapter, in the order of the labels.
+# Class names of BDD100K for LVAdapter, in the order of the labels. The words of drivable say little by themselves.
 prompts = dict(
     det=[
         "pedestrian",
@@ -33,5 +33,12 @@ prompts = dict(
         "motorcycle",
         "bicycle",
     ],
-    drivable=["direct", "alternative", "background"],
+    drivable=dict(
+        classes=["direct", "alternative", "background"],
+        synonyms=dict(
+            direct=["own lane", "road lane the car drives in"],
+            alternative=["alternative lane", "neighbouring lane"],
+            background=["not drivable", "everything that is not road"],
+        ),
+    ),
 )

@@ -40,7 +40,7 @@ class LVAdapter(BaseModule):
         contexts: learnable contexts of the tasks whose prompts do not say, e.g. ``dict(length=8)``; None for the bare
             class names.
         text_encoder: config of a frozen :class:`~mtadapt.models.text.TextEncoder`.
-        num_levels: how many levels an ``in_channels`` that is one number stands for.
+        num_levels: how many levels an ``in_channels`` that is one number stands for; 5 by default.
         embed_channels: channels in which features and texts are compared.
         tau: temperature of the cosines.
         gate: value of the gates at the start.
@@ -63,7 +63,7 @@ class LVAdapter(BaseModule):
         prompts: Mapping[str, Sequence[str] | Mapping],
         text_encoder: dict,
         contexts: Mapping | None = None,
-        num_levels: int = 5,
+        num_levels: int | None = None,
         embed_channels: int = 128,
         tau: float = 0.07,
         gate: float = 1e-4,
@@ -71,9 +71,13 @@ class LVAdapter(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.in_channels = [in_channels] * num_levels if isinstance(in_channels, int) else list(in_channels)
+        self.in_channels = [in_channels] * (num_levels or 5) if isinstance(in_channels, int) else list(in_channels)
+        if num_levels not in (None, len(self.in_channels)):
+            raise MTAdaptError(f"LVAdapter: in_channels={self.in_channels} and num_levels={num_levels}; leave one out")
         if tau <= 0:
             raise MTAdaptError(f"LVAdapter: tau={tau}; the temperature must be above 0")
+        if embed_channels < 1:
+            raise MTAdaptError(f"LVAdapter: embed_channels={embed_channels}; write a number above 0")
         tables = parse_prompts(prompts)
         self.language = LanguagePriors(
             {task: {"contexts": contexts, **table} for task, table in tables.items()}, text_encoder
@@ -84,6 +88,8 @@ class LVAdapter(BaseModule):
         unknown = set(weights) - set(self.classes)
         if unknown:
             raise MTAdaptError(f"LVAdapter: align_weight of {sorted(unknown)}; prompts are of {[*self.classes]}")
+        if any(weight < 0 for weight in weights.values()):
+            raise MTAdaptError(f"LVAdapter: align_weight={align_weight}; a weight cannot be below 0")
         self.align_weights = dict(weights)
         text_dims = self.language.embed_dims
         self.key = nn.Linear(text_dims, embed_channels, bias=False)
@@ -127,10 +133,14 @@ class LVAdapter(BaseModule):
         outputs, scores = [], []
         for level, query, (keys, values) in zip(features, self.queries, self._constants(), strict=True):
             queries = query(level)
-            inverse = torch.linalg.vector_norm(queries, dim=1, keepdim=True).clamp(min=1e-6).reciprocal()
-            logits = F.conv2d(queries, keys[:, :, None, None].to(queries)) * (inverse / self.tau)
+            # The square of a half-precision norm can overflow, so norm and logits are taken in full precision.
+            norm = torch.linalg.vector_norm(
+                queries, dim=1, keepdim=True, dtype=torch.promote_types(queries.dtype, torch.float32)
+            )
+            logits = F.conv2d(queries, keys[:, :, None, None].to(queries)) / (norm.clamp(min=1e-6) * self.tau)
             split = logits.split([len(names) + 1 for names in self.classes.values()], dim=1)
             attention = torch.cat([part.softmax(dim=1) for part in split], dim=1)
+            attention = attention.to(level.dtype)
             outputs.append(level + F.conv2d(attention, values.T[:, :, None, None].to(attention)))
             scores.append({task: part[:, :-1] for task, part in zip(self.classes, split, strict=True)})
         return tuple(outputs), scores
@@ -163,7 +173,8 @@ class LVAdapter(BaseModule):
             boxes = [native.gt_instances for native in natives]
             ignored = [native.ignored_instances for native in natives]
             size = samples[0].batch_input_shape
-            losses = [box_alignment_loss(level, boxes, ignored, size) for level in levels]
+            img_shapes = [sample.img_shape for sample in samples]
+            losses = [box_alignment_loss(level, boxes, ignored, size, img_shapes) for level in levels]
         else:
             return {}
         cells = [level.shape[-2] * level.shape[-1] for level in levels]

@@ -33,7 +33,11 @@ def map_alignment_loss(scores: Tensor, maps: Tensor, ignore_index: int = 255) ->
 
 
 def box_alignment_loss(
-    scores: Tensor, instances: Sequence[InstanceData], ignored: Sequence[InstanceData], size: Sequence[int]
+    scores: Tensor,
+    instances: Sequence[InstanceData],
+    ignored: Sequence[InstanceData],
+    size: Sequence[int],
+    img_shapes: Sequence[Sequence[int]] | None = None,
 ) -> Tensor:
     """Sigmoid cross-entropy of the score map of a detection task with filled boxes.
 
@@ -42,6 +46,7 @@ def box_alignment_loss(
         instances: ``bboxes`` (xyxy in pixels of the padded image) and ``labels`` of each image.
         ignored: regions in whose cells the class of the region does not count, unless a box of it is there.
         size: height and width of the padded images.
+        img_shapes: height and width of each image without its padding, whose cells do not count.
 
     Returns:
         The mean over cells and classes that count.
@@ -52,6 +57,10 @@ def box_alignment_loss(
     target = torch.stack([fill_boxes(boxes, scores.shape[1:], size) for boxes in instances])
     hidden = torch.stack([fill_boxes(boxes, scores.shape[1:], size) for boxes in ignored])
     counts = ~hidden | target
+    if img_shapes is not None:
+        y, x = cell_centres(scores.shape[-2:], size, scores.device)
+        inside = [(y < height)[:, None] & (x < width) for height, width in img_shapes]
+        counts = counts & torch.stack(inside)[:, None]
     loss = F.binary_cross_entropy_with_logits(scores.float(), target.float(), reduction="none")
     return (loss * counts).sum() / counts.sum().clamp(min=1)
 
@@ -69,10 +78,26 @@ def fill_boxes(instances: InstanceData, shape: Sequence[int], size: Sequence[int
     """
     boxes, labels = get_box_tensor(instances.bboxes), instances.labels
     classes, rows, columns = shape
-    y = (torch.arange(rows, device=boxes.device) + 0.5) * (size[0] / rows)
-    x = (torch.arange(columns, device=boxes.device) + 0.5) * (size[1] / columns)
+    y, x = cell_centres((rows, columns), size, boxes.device)
     in_rows = (y >= boxes[:, 1:2]) & (y < boxes[:, 3:4])
     in_columns = (x >= boxes[:, 0:1]) & (x < boxes[:, 2:3])
     inside = (in_rows[:, :, None] & in_columns[:, None, :]).flatten(1)
     of_class = F.one_hot(labels, classes).T
     return (of_class.float() @ inside.float() > 0).unflatten(1, (rows, columns))
+
+
+def cell_centres(shape: Sequence[int], size: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Centres of the rows and of the columns of a map that covers an image, in pixels.
+
+    A level that was rounded up, as P6 of images that its stride does not divide, is taken to cover the image exactly;
+    its centres are then off by up to half a cell.
+
+    Args:
+        shape: rows and columns of the map.
+        size: height and width of the image.
+        device: where the centres are to be.
+    """
+    y, x = (
+        (torch.arange(cells, device=device) + 0.5) * (side / cells) for cells, side in zip(shape, size, strict=True)
+    )
+    return y, x
