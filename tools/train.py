@@ -10,8 +10,9 @@ import argparse
 import os
 
 import torch
+from mmengine.runner import Runner
 
-from mtadapt.engine import CfgOptions, build_runner, load_config, prepare_launch, train_in_stages
+from mtadapt.engine import CfgOptions, StageRunner, build_runner, load_config, prepare_launch, train_in_stages
 from mtadapt.errors import MTAdaptError, one_line_errors
 
 
@@ -46,8 +47,9 @@ def main() -> None:
     if args.amp:
         if not torch.cuda.is_available():
             raise MTAdaptError("--amp: automatic mixed precision needs a GPU; leave it out on a CPU")
-        config.optim_wrapper.type = "AmpOptimWrapper"
-        config.optim_wrapper.loss_scale = "dynamic"
+        for part in (config, *(config.get("stages") or ())):
+            if part.get("optim_wrapper"):
+                part.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
     if args.auto_scale_lr:
         if "base_batch_size" not in config.get("auto_scale_lr", {}):
             raise MTAdaptError(f"{args.config}: --auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...)")
@@ -58,7 +60,8 @@ def main() -> None:
     if config.get("stages") is not None:
         train_in_stages(config)
     else:
-        build_runner(config).train()
+        # The config in the folder of a stage is that of the stage alone.
+        build_runner(config, StageRunner if config.get("stage") else Runner).train()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def load_config(path: str, options: dict | None = None, work_dir: str | None = N
         raise MTAdaptError(f"{path}: {_first_line(error)}; correct the config") from error
     try:
         config.merge_from_dict(options or {})
-    except (KeyError, TypeError, IndexError, AssertionError) as error:
+    except (KeyError, TypeError, IndexError, AssertionError, AttributeError) as error:
         raise MTAdaptError(f"--cfg-options {options}: {_first_line(error)}") from error
     config.work_dir = work_dir or config.get("work_dir") or str(Path("work_dirs", Path(path).stem))
     return config

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.hooks.hook import DATA_BATCH
+from mmengine.model import is_model_wrapper
 from mmengine.optim import BaseOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
@@ -33,21 +36,53 @@ class StageRunner(Runner):
     """The standard runner, but for what has to happen while it is built.
 
     Parts are frozen before the model is wrapped, so that :class:`torch.nn.parallel.DistributedDataParallel` waits for
-    no gradient of theirs, and their parameters are not in the optimizer. ``cfg.stage`` holds the stage that runs,
-    ``cfg.stages`` all of them: what any of them freezes is checked before the first one trains.
+    no gradient of theirs, and their parameters are not in the optimizer. ``cfg.stage`` holds the name of the stage and
+    what it freezes.
     """
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """Build the model and freeze the parts of the stage.
 
         Raises:
-            MTAdaptError: when any stage freezes an unknown module or leaves nothing to train.
+            MTAdaptError: when the stage freezes an unknown module or leaves nothing to train.
         """
         built = super().build_model(model)
-        for stage in self.cfg.stages:
-            _check_freeze(built, stage)
-        self.frozen = freeze(built, self.cfg.stage.get("freeze", ()))
+        _check_freeze(built, self.cfg.stage)
+        self._all_trainable = [parameter for parameter in built.parameters() if parameter.requires_grad]
+        self.frozen = freeze(built, self.cfg.stage["freeze"])
         return built
+
+    def check_stages(self, configs: Sequence[Config]) -> None:
+        """Find the mistakes of the stages to come before the first of them trains.
+
+        Args:
+            configs: of this stage and the following ones.
+
+        Raises:
+            MTAdaptError: when a stage freezes an unknown module or leaves nothing to train, or its optimizer or
+                schedule cannot be built.
+        """
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        # Without what this stage freezes, which another one may train.
+        for parameter in self._all_trainable:
+            parameter.requires_grad = True
+        for config in configs:
+            _check_freeze(model, config.stage)
+            self._check_optimizer(config)
+        freeze(model, self.cfg.stage["freeze"])
+
+    def _check_optimizer(self, config: Config) -> None:
+        own: dict = self.optim_wrapper  # type: ignore[has-type]
+        try:
+            self.optim_wrapper = self.build_optim_wrapper(copy.deepcopy(config.optim_wrapper))
+            self.build_param_scheduler(copy.deepcopy(config.param_scheduler))
+        except (KeyError, TypeError, ValueError, AssertionError) as error:
+            lines = str(error.args[0] if error.args else error).strip().splitlines() or [type(error).__name__]
+            raise MTAdaptError(
+                f"stage {config.stage.name!r}: optim_wrapper or param_scheduler cannot be built: {lines[0]}"
+            ) from error
+        finally:
+            self.optim_wrapper = own
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
         """Register the config's hooks, and the one that keeps the frozen parts in evaluation mode."""

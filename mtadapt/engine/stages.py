@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+import gc
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
-from mmengine.dist import barrier
+from mmengine.dist import barrier, is_main_process
+from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
 from mtadapt.engine.config import build_runner
@@ -16,6 +19,8 @@ from mtadapt.errors import MTAdaptError
 
 #: What a stage can say. Its optimizer is merged into the config's ``optim_wrapper``; its schedule stands alone.
 KEYS = ("name", "freeze", "length", "optim_wrapper", "param_scheduler")
+#: Empty file in the folder of a stage that has run to its end.
+FINISHED = "finished"
 
 
 def train_in_stages(config: Config) -> None:
@@ -28,74 +33,109 @@ def train_in_stages(config: Config) -> None:
     - ``length``: epochs, or iterations with ``IterBasedTrainLoop``. One stage may leave it out: it gets the rest of the
       total budget, which is ``train_cfg.max_epochs`` or ``max_iters``. The lengths add up to that.
     - ``optim_wrapper``: what differs from the config's.
-    - ``param_scheduler``: the stage's own schedule, whose steps count from its beginning; ``[]`` is a constant rate.
+    - ``param_scheduler``: the stage's own schedule; ``[]`` is a constant rate.
 
-    A stage starts from the last checkpoint of the one before. With ``resume`` the run goes on in the last stage that
-    has a checkpoint, and with ``load_from`` in the stage whose folder holds that checkpoint. Ours: each stage adds
-    its number to the seed, so that no stage repeats the order of images of another.
+    All that counts epochs or iterations (schedules, ``val_begin``, hooks) counts from the beginning of the stage. A
+    stage starts from the last checkpoint of the one before. With ``resume`` the run goes on in the first stage that is
+    not finished, and with ``load_from`` as well in the stage whose folder holds that checkpoint. Ours: the seed of a
+    stage is the config's plus the length of the stages before, so that epochs shuffle as those of one long run.
 
     Raises:
         MTAdaptError: for a mistake in ``stages``, before anything is trained.
     """
     stages = parse_stages(config)
-    start = _stage_to_resume(config, [stage["name"] for stage in stages]) if config.get("resume") else 0
-    config.stages = stages
+    folders = [Path(config.work_dir, stage["name"]) for stage in stages]
+    resume = bool(config.get("resume"))
+    start = _stage_to_resume(config, folders) if resume else 0
+    if start == len(stages):
+        print_log(f"{config.work_dir}: all stages are finished", logger="current")
+        return
+    _dump(config)
+    configs = [stage_config(config, stages, number) for number in range(len(stages))]
     for number in range(start, len(stages)):
-        stage = stage_config(config, number)
-        stage.resume = bool(config.get("resume")) and number == start
-        if number > start:
-            stage.load_from = _last_checkpoint(stage_config(config, number - 1).work_dir)
-        elif config.get("load_from"):
-            stage.load_from = config.load_from
-        build_runner(stage, StageRunner).train()
+        current = configs[number]
+        first = number == start
+        if first and config.get("load_from"):
+            current.load_from, current.resume = config.load_from, resume
+        elif first and resume and find_latest_checkpoint(str(folders[number])):
+            current.resume = True
+        elif number:
+            current.load_from = _last_checkpoint(folders[number - 1])
+        runner = build_runner(current, StageRunner)
+        if first:
+            runner.check_stages(configs[number:])
+        _mark_unfinished(folders[number:])
+        runner.train()
+        if is_main_process():
+            (folders[number] / FINISHED).touch()
         # The main process has written the checkpoint that all of them read next.
         barrier()
+        # Two models, optimizers and sets of workers at a time would be one too many.
+        del runner
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def parse_stages(config: Config) -> list[dict]:
     """Check ``stages`` and give every stage its length.
 
     Raises:
-        MTAdaptError: for an unknown or missing key, equal names, or lengths that are not the total.
+        MTAdaptError: for an unknown or missing key, equal names, lengths that are not the total, or when a stage would
+            leave no checkpoint for the next.
     """
-    stages = [copy.deepcopy(stage) for stage in config.stages]
-    if not stages:
-        raise MTAdaptError("stages is empty; leave it out for a run without stages")
-    for number, stage in enumerate(stages):
-        name = stage.get("name")
-        if not isinstance(name, str) or not name.isidentifier():
-            raise MTAdaptError(f"stages[{number}]: name={name!r}; use letters, digits and underscores")
-        unknown = set(stage) - set(KEYS)
-        if unknown:
-            raise MTAdaptError(f"stage {name!r}: unknown {sorted(unknown)}; known: {', '.join(KEYS)}")
-        if "param_scheduler" not in stage:
-            raise MTAdaptError(f"stage {name!r} has no param_scheduler; write [] for a constant learning rate")
-        freeze = stage.setdefault("freeze", [])
-        if isinstance(freeze, str) or not isinstance(freeze, Sequence):
-            raise MTAdaptError(f"stage {name!r}: freeze={freeze!r}; write a list of module names")
+    if not isinstance(config.stages, (list, tuple)) or not config.stages:
+        raise MTAdaptError(f"stages={config.stages!r}; write a list of dictionaries, or leave it out")
+    stages = [_parse_stage(number, stage) for number, stage in enumerate(config.stages)]
     names = [stage["name"] for stage in stages]
     if len(set(names)) < len(names):
         raise MTAdaptError(f"stages: names {names}; give each stage its own")
     _set_lengths(stages, *_budget(config))
+    hooks = config.get("default_hooks") or {}
+    checkpoint = hooks.get("checkpoint", {})
+    if len(stages) > 1 and (checkpoint is None or not checkpoint.get("save_last", True)):
+        raise MTAdaptError(
+            "default_hooks.checkpoint: a stage starts from the last checkpoint of the one before; set save_last=True"
+        )
     return stages
 
 
-def stage_config(config: Config, number: int) -> Config:
-    """The config of one stage, as an ordinary run has it."""
+def _parse_stage(number: int, given: dict) -> dict:
+    if not isinstance(given, Mapping):
+        raise MTAdaptError(f"stages[{number}]={given!r}; write a dictionary with a name")
+    stage = copy.deepcopy(dict(given))
+    name = stage.get("name")
+    if not isinstance(name, str) or not name.isidentifier():
+        raise MTAdaptError(f"stages[{number}]: name={name!r}; use letters, digits and underscores")
+    unknown = set(stage) - set(KEYS)
+    if unknown:
+        raise MTAdaptError(f"stage {name!r}: unknown {sorted(unknown)}; known: {', '.join(KEYS)}")
+    if "param_scheduler" not in stage:
+        raise MTAdaptError(f"stage {name!r} has no param_scheduler; write [] for a constant learning rate")
+    freeze = stage.setdefault("freeze", [])
+    if not isinstance(freeze, (list, tuple)) or not all(isinstance(module, str) for module in freeze):
+        raise MTAdaptError(f"stage {name!r}: freeze={freeze!r}; write a list of module names")
+    return stage
+
+
+def stage_config(config: Config, stages: Sequence[dict], number: int) -> Config:
+    """The config of one stage, as an ordinary run has it; :class:`StageRunner` reads its ``stage``."""
     config = copy.deepcopy(config)
-    stage = config.stages[number]
+    stage = stages[number]
     unit, _ = _budget(config)
+    config.pop("stages")
     config.stage = dict(name=stage["name"], freeze=list(stage["freeze"]))
     config.train_cfg[unit] = stage["length"]
     if stage.get("optim_wrapper"):
         config.merge_from_dict(dict(optim_wrapper=stage["optim_wrapper"]))
     config.param_scheduler = stage["param_scheduler"]
     config.work_dir = str(Path(config.work_dir, stage["name"]))
-    config.experiment_name = f"{Path(config.filename or 'run').stem}_{stage['name']}"
+    config.experiment_name = f"{config.get('experiment_name') or Path(config.filename or 'run').stem}_{stage['name']}"
     randomness = config.get("randomness") or {}
     if randomness.get("seed") is not None:
-        config.randomness = {**randomness, "seed": randomness["seed"] + number}
-    config.load_from = None
+        before = sum(other["length"] for other in stages[:number])
+        config.randomness = {**randomness, "seed": randomness["seed"] + before}
+    config.load_from, config.resume = None, False
     return config
 
 
@@ -111,7 +151,7 @@ def _budget(config: Config) -> tuple[str, int]:
 def _set_lengths(stages: Sequence[dict], unit: str, total: int) -> None:
     for stage in stages:
         length = stage.get("length", 1)
-        if not isinstance(length, int) or length < 1:
+        if type(length) is not int or length < 1:
             raise MTAdaptError(f"stage {stage['name']!r}: length={length!r}; write a whole number of {unit[4:]}")
     open_ended = [stage for stage in stages if "length" not in stage]
     used = sum(stage.get("length", 0) for stage in stages)
@@ -124,8 +164,9 @@ def _set_lengths(stages: Sequence[dict], unit: str, total: int) -> None:
         stage["length"] = total - used
 
 
-def _stage_to_resume(config: Config, names: Sequence[str]) -> int:
-    """Number of the stage in which training goes on."""
+def _stage_to_resume(config: Config, folders: Sequence[Path]) -> int:
+    """Number of the stage in which training goes on; the number of stages when all are finished."""
+    names = [folder.name for folder in folders]
     if config.get("load_from"):
         folder = Path(config.load_from).resolve().parent.name
         if folder not in names:
@@ -133,22 +174,25 @@ def _stage_to_resume(config: Config, names: Sequence[str]) -> int:
                 f"--resume {config.load_from}: its folder {folder!r} is no stage of the config ({', '.join(names)})"
             )
         return names.index(folder)
-    return next((number for number in _backwards(names) if _found(config, names[number])), 0)
+    unfinished = (number for number, folder in enumerate(folders) if not (folder / FINISHED).is_file())
+    return next(unfinished, len(folders))
 
 
-def _backwards(names: Sequence[str]) -> Iterator[int]:
-    return reversed(range(len(names)))
+def _mark_unfinished(folders: Sequence[Path]) -> None:
+    if is_main_process():
+        for folder in folders:
+            (folder / FINISHED).unlink(missing_ok=True)
 
 
-def _found(config: Config, name: str) -> str | None:
-    folder = Path(config.work_dir, name)
-    return find_latest_checkpoint(str(folder)) if folder.is_dir() else None
+def _dump(config: Config) -> None:
+    """Write the whole config into the work directory; the folders of the stages hold those of the stages."""
+    if is_main_process():
+        Path(config.work_dir).mkdir(parents=True, exist_ok=True)
+        config.dump(str(Path(config.work_dir, Path(config.filename or "config.py").name)))
 
 
-def _last_checkpoint(folder: str) -> str:
-    path = find_latest_checkpoint(folder)
+def _last_checkpoint(folder: Path) -> str:
+    path = find_latest_checkpoint(str(folder))
     if path is None:
-        raise MTAdaptError(
-            f"{folder}: the stage left no checkpoint; give default_hooks a CheckpointHook with save_last"
-        )
+        raise MTAdaptError(f"{folder}: the stage left no checkpoint; resume it, or start anew without --resume")
     return path

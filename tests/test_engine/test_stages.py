@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 
 from mtadapt.datasets.synthetic import write_bdd100k
-from mtadapt.engine.stages import parse_stages, stage_config, train_in_stages
+from mtadapt.engine.stages import _stage_to_resume, parse_stages, stage_config, train_in_stages
 from mtadapt.errors import MTAdaptError
 from tests.command_line import ROOT, last_line, run
 
@@ -78,6 +78,7 @@ def test_resume_goes_on_in_the_right_stage(
     for name in lost:
         path = copy / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (path.parent / "finished").unlink(missing_ok=True)
     for path in copy.rglob("last_checkpoint"):
         latest = sorted(path.parent.glob("epoch_*.pth"))[-1]
         path.write_text(str(latest))
@@ -91,12 +92,9 @@ def test_resume_goes_on_in_the_right_stage(
     assert (copy / "finetune/epoch_2.pth").is_file()
 
 
-def test_resume_from_a_named_checkpoint(folder: Path, tmp_path: Path):
-    copy = tmp_path / "work"
-    shutil.copytree(folder / "work_dirs/config", copy)
-    checkpoint = copy / "finetune/epoch_1.pth"
-    printed = run(ROOT / "tools/train.py", "config.py", "--work-dir", copy, "--resume", checkpoint, cwd=folder)
-    assert "Epoch(train) [2][1/2]" in printed and "Epoch(train) [1]" not in printed
+def test_resume_from_a_named_checkpoint_goes_on_in_the_stage_of_its_folder():
+    stages = config(resume=True, load_from="w/finetune/epoch_3.pth")
+    assert _stage_to_resume(stages, [Path("w/adapt"), Path("w/finetune")]) == 1
 
 
 def test_resume_from_elsewhere():
@@ -106,11 +104,30 @@ def test_resume_from_elsewhere():
         train_in_stages(config(resume=True, load_from="other/epoch_1.pth"))
 
 
-def test_two_processes(folder: Path, tmp_path: Path):
-    run("bash", ROOT / "tools/dist_train.sh", "config.py", "2", "--work-dir", tmp_path, cwd=folder)
+def test_two_processes_and_the_weights_that_a_stage_takes_over(folder: Path, tmp_path: Path):
+    options = ("--cfg-options", "stages.1.optim_wrapper.optimizer.lr=0.0")
+    run("bash", ROOT / "tools/dist_train.sh", "config.py", "2", "--work-dir", tmp_path, *options, cwd=folder)
     one, two = (load(tmp_path / f"adapt/epoch_{epoch}.pth") for epoch in (1, 2))
     assert differences(one, two) == {"neck", "tasks"}
-    assert differences(two, load(tmp_path / "finetune/epoch_2.pth")) == {"backbone", "neck", "tasks"}
+    last = load(tmp_path / "finetune/epoch_2.pth")["state_dict"]
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    moved = [name for name, value in last.items() if not torch.equal(value, two["state_dict"][name])]
+    assert moved and all(name.startswith("backbone") and name.endswith(buffers) for name in moved), moved
+
+
+def test_a_finished_run_is_left_alone(folder: Path):
+    whole = Config.fromfile(folder / "config.py")
+    whole.work_dir, whole.launcher, whole.resume = str(folder / "work_dirs/config"), "none", True
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pth")}
+    train_in_stages(whole)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.pth")}
+
+
+def test_the_config_in_the_folder_of_a_stage_is_an_ordinary_one(folder: Path):
+    stage = Config.fromfile(folder / "work_dirs/config/adapt/config.py")
+    assert "stages" not in stage and stage.stage == dict(name="adapt", freeze=["backbone"])
+    assert stage.train_cfg.max_epochs == 2
+    assert len(Config.fromfile(folder / "work_dirs/config/config.py").stages) == 2
 
 
 def test_a_mistake_in_the_last_stage_is_told_before_the_first_trains(folder: Path):
@@ -120,14 +137,32 @@ def test_a_mistake_in_the_last_stage_is_told_before_the_first_trains(folder: Pat
     assert "Epoch(train)" not in printed and "Traceback" not in printed
 
 
-def test_a_stage_that_trains_nothing(folder: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(freeze=["backbone", "neck", "tasks"]), r"freeze=\['backbone', 'neck', 'tasks'\] leaves nothing to train"),
+        (dict(optim_wrapper=dict(optimizer=dict(type="Adamm"))), "optim_wrapper or param_scheduler cannot be built"),
+        (dict(param_scheduler=[dict(type="LinearLR", star_factor=1)]), "optim_wrapper or param_scheduler cannot be"),
+    ],
+)
+def test_mistakes_of_a_later_stage(folder: Path, tmp_path: Path, change: dict, message: str):
     whole = Config.fromfile(folder / "config.py")
     whole.work_dir, whole.launcher = str(tmp_path), "none"
-    whole.stages[1].freeze = ["backbone", "neck", "tasks"]
-    with pytest.raises(
-        MTAdaptError, match=r"stage 'finetune': freeze=\['backbone', 'neck', 'tasks'\] leaves nothing to"
-    ):
+    whole.stages[1].update(change)
+    with pytest.raises(MTAdaptError, match=f"stage 'finetune': {message}"):
         train_in_stages(whole)
+    assert not list(tmp_path.rglob("*.pth"))
+
+
+def test_a_part_that_rests_first_may_train_alone_later(folder: Path, tmp_path: Path):
+    """The check of a later stage does not count what the first one freezes as frozen."""
+    whole = Config.fromfile(folder / "config.py")
+    whole.work_dir, whole.launcher, whole.train_cfg.max_epochs = str(tmp_path), "none", 2
+    whole.stages[0].length = 1
+    whole.stages[1].update(freeze=["neck", "tasks"])
+    train_in_stages(whole)
+    one, two = load(tmp_path / "adapt/epoch_1.pth"), load(tmp_path / "finetune/epoch_1.pth")
+    assert differences(one, two) == {"backbone"}
 
 
 def config(**changes: object) -> Config:
@@ -146,12 +181,12 @@ def test_lengths_come_out_of_the_budget():
 
 def test_a_stage_is_an_ordinary_config():
     whole = config(randomness=dict(seed=5), param_scheduler=[dict(type="LinearLR")])
-    whole.stages = parse_stages(whole)
-    whole.stages[1]["optim_wrapper"] = dict(optimizer=dict(lr=0.1))
-    first, second = stage_config(whole, 0), stage_config(whole, 1)
+    stages = parse_stages(whole)
+    stages[1]["optim_wrapper"] = dict(optimizer=dict(lr=0.1))
+    first, second = stage_config(whole, stages, 0), stage_config(whole, stages, 1)
     assert (first.train_cfg.max_epochs, second.train_cfg.max_epochs) == (2, 8)
     assert (first.work_dir, second.work_dir) == ("w/adapt", "w/finetune")
-    assert (first.randomness.seed, second.randomness.seed) == (5, 6)
+    assert (first.randomness.seed, second.randomness.seed) == (5, 7)
     assert (first.optim_wrapper.optimizer.lr, second.optim_wrapper.optimizer.lr) == (1.0, 0.1)
     assert first.param_scheduler == [] and whole.train_cfg.max_epochs == 10
 
@@ -159,7 +194,10 @@ def test_a_stage_is_an_ordinary_config():
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ([], "stages is empty"),
+        ([], r"stages=\[\]; write a list of dictionaries"),
+        (["adapt"], r"stages\[0\]='adapt'; write a dictionary with a name"),
+        ([dict(name="a", freeze=[1], param_scheduler=[])], r"freeze=\[1\]; write a list"),
+        ([dict(name="a", length=True, param_scheduler=[])], "length=True; write a whole number"),
         ([dict(freeze=[])], r"stages\[0\]: name=None"),
         (
             [dict(name="a", epochs=3, param_scheduler=[])],
@@ -184,3 +222,8 @@ def test_mistakes_in_stages(stages: list[dict], message: str):
 def test_stages_need_a_budget():
     with pytest.raises(MTAdaptError, match=r"train_cfg.max_epochs or train_cfg.max_iters"):
         parse_stages(config(train_cfg=dict()))
+
+
+def test_a_stage_must_leave_a_checkpoint():
+    with pytest.raises(MTAdaptError, match="set save_last=True"):
+        parse_stages(config(default_hooks=dict(checkpoint=dict(type="CheckpointHook", save_last=False))))

@@ -36,3 +36,6 @@ def test_run_collect_table(tmp_path: Path):
     assert "| good | 0.0 |" in run(ROOT / "tools/analysis_tools/results_table.py", log, cwd=tmp_path)
     printed = run(tool, "run", folder, "--only", "god", cwd=tmp_path, code=2)
     assert last_line(printed) == f"error: --only god: {folder} has bad, good"
+    (folder / "good.py").write_text((folder / "good.py").read_text() + "randomness = dict(seed=9)\n")
+    printed = run(tool, "run", folder, "--seeds", "4", "--only", "good", cwd=tmp_path, code=2)
+    assert "was trained with another" in last_line(printed)

@@ -11,6 +11,7 @@ the scalars of finished runs, one file a run.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from mmengine.config import Config
 
 from mtadapt.errors import MTAdaptError, one_line_errors
 
@@ -38,7 +41,12 @@ def configs_of(folder: Path, names: Sequence[str] | None) -> list[Path]:
 
 def run_one(config: Path, seed: int, work_dir: Path, threads: int) -> bool:
     """Train a config with a seed, unless that is finished; return whether it is."""
-    finished = work_dir / FINISHED
+    finished, recipe = work_dir / FINISHED, work_dir / "recipe.sha256"
+    digest = hashlib.sha256(Config.fromfile(config).pretty_text.encode()).hexdigest()
+    if recipe.is_file() and recipe.read_text() != digest:
+        raise MTAdaptError(
+            f"{work_dir} was trained with another {config}; remove the folder, or name another --work-dir"
+        )
     if finished.is_file():
         return True
     start = time.time()
@@ -46,6 +54,7 @@ def run_one(config: Path, seed: int, work_dir: Path, threads: int) -> bool:
     command += ["--resume"] if work_dir.is_dir() else []
     command += ["--cfg-options", f"randomness.seed={seed}"]
     work_dir.mkdir(parents=True, exist_ok=True)
+    recipe.write_text(digest)
     with (work_dir / "output.txt").open("a") as output:
         env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=env, check=False).returncode

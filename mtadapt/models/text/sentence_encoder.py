@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ class SentenceTextEncoder(TextEncoder):
         if wrong:
             raise MTAdaptError(f"SentenceTextEncoder: {folder}: {len(wrong)} weights are missing, first {wrong[0]!r}")
         self.tower = tower.float()
-        self._max_tokens = min(_read_json(folder / "sentence_bert_config.json").get("max_seq_length") or 512, 512)
+        longest = _read_json(folder / "sentence_bert_config.json").get("max_seq_length")
+        self._max_tokens = min(longest or math.inf, tower.config.max_position_embeddings)
 
     def _encode(self, texts: list[str]) -> Tensor:
         ids, mask = self._tokens(texts)
@@ -121,7 +123,10 @@ def _packaged_folder() -> Path:
 
 
 def _read_json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except json.JSONDecodeError as error:
+        raise MTAdaptError(f"SentenceTextEncoder: {path} is no JSON ({error})") from error
 
 
 def _read_dims(folder: Path) -> int:

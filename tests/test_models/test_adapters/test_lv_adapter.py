@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtadapt.errors import MTAdaptError
 from mtadapt.models import LVAdapter
+from mtadapt.models.losses import box_alignment_loss
 from mtadapt.registry import MODELS
 from tests import models
 from tests.models import BACKBONE, NECK, NORMALISE, as_task, batch
@@ -194,6 +196,23 @@ def test_every_cell_of_every_level_counts_the_same():
     expected = 0.5 * F.cross_entropy(torch.cat(rows), torch.cat(labels))
     ours = model.adapter.align_loss("sem_seg", scores, data["data_samples"])["loss_align"]
     torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_box_loss_gets_sizes_padding_and_ignored_regions():
+    model = multi_task(lv(align_weight=0.5)).train()
+    data = model.data_preprocessor(batch([("det",), ("det",)], sizes=[(96, 160), (64, 128)]), True)
+    samples = data["data_samples"]
+    region = InstanceData(bboxes=torch.tensor([[0.0, 0.0, 90.0, 50.0]]), labels=torch.tensor([2]))
+    samples[1].det.ignored_instances = region
+    scores = [{"det": torch.randn(2, 10, *size)} for size in ((24, 40), (12, 20))]
+    ours = model.adapter.align_loss("det", scores, samples)["loss_align"]
+    boxes = [sample.det.gt_instances for sample in samples]
+    ignored = [sample.det.ignored_instances for sample in samples]
+    shapes = [(96, 160), (64, 128)]
+    fine, coarse = (box_alignment_loss(level["det"], boxes, ignored, (96, 160), shapes) for level in scores)
+    torch.testing.assert_close(ours, 0.5 * (0.8 * fine + 0.2 * coarse))
+    without = box_alignment_loss(scores[0]["det"], boxes, [ignored[0], ignored[0]], (96, 160), shapes)
+    assert not torch.isclose(fine, without), "the region counts"
 
 
 def test_a_closed_gate_leaves_predictions_as_they_are():

@@ -68,3 +68,13 @@ def test_box_loss_leaves_out_ignored_cells_and_counts_classes_alone():
                     total += math.log1p(math.exp(-value if positive else value))
                     count += 1
     assert math.isclose(box_alignment_loss(scores, instances, ignored, (32, 32)).item(), total / count, rel_tol=1e-6)
+
+
+def test_padding_does_not_count():
+    torch.manual_seed(0)
+    scores = torch.randn(1, 2, 4, 8)
+    instances, none = [boxes((0, 0, 16, 16, 1))], [boxes()]
+    padded = box_alignment_loss(scores, instances, none, (32, 64), [(24, 32)])
+    cut = box_alignment_loss(scores[..., :3, :4], instances, none, (24, 32))
+    torch.testing.assert_close(padded, cut)
+    assert not torch.isclose(padded, box_alignment_loss(scores, instances, none, (32, 64)))

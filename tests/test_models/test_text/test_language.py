@@ -31,7 +31,7 @@ PACKAGED = dict(type="PrecomputedTextEmbeddings")
 FIXED = dict(
     det=["car", "truck"], drivable=dict(classes=["direct", "background"], templates=["{}", "a photo of a {}."])
 )
-CONTEXTS = dict(length=4)
+CONTEXTS = dict(length=4, init="a photo of a")
 LEARNT = dict(
     det=dict(classes=["car", "truck"], contexts=CONTEXTS, synonyms=dict(car=["automobile"])),
     sem_seg=dict(classes=["road", "sky", "car"], contexts=dict(length=4, per_class=True)),

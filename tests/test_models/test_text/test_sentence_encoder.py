@@ -105,6 +105,12 @@ def test_no_folder(tmp_path: Path):
         SentenceTextEncoder("/nowhere")
 
 
+def test_a_config_that_is_no_json(folder: Path):
+    (folder / "config.json").write_text("{")
+    with pytest.raises(MTAdaptError, match=r"config\.json is no JSON \(.+\)$"):
+        SentenceTextEncoder(str(folder))
+
+
 def test_another_kind_of_model(folder: Path):
     edit(folder / "config.json", model_type="mpnet")
     with pytest.raises(MTAdaptError, match=r"holds a model of type 'mpnet'; give a folder with a BERT"):
