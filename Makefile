@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := tests,dev,efficientnet
+EXTRAS := tests,dev,efficientnet,text
 PYTEST_ARGS ?=
 
 # The demo: the scenes to make, and the settings of training and test.

@@ -150,8 +150,8 @@ class LVAdapter(BaseModule):
     ) -> dict:
         """The alignment loss of one task, in which every cell of every level counts the same.
 
-        Ours: an equal weight for each level, and with it much for the few cells of the coarse ones, whose labels are
-        rough, cost detection on CamVid 3 points of AP (docs/adaptation.md).
+        Ours: with an equal weight for each level, the few cells of the coarse ones, whose labels are rough, would weigh
+        as much as the many of the finest.
 
         Args:
             task: the task.

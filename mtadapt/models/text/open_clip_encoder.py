@@ -66,6 +66,7 @@ class OpenCLIPTextEncoder(TextEncoder):
                     "nor a file"
                 )
         self._tag = tag
+        self._kept: tuple[tuple, Tensor, Tensor] | None = None
         self._text_config = config["text_cfg"]
         self._quick_gelu = bool((tag or config).get("quick_gelu", False))
         self.embed_dims = config["embed_dim"]
@@ -162,16 +163,14 @@ class OpenCLIPTextEncoder(TextEncoder):
 
     def _encode_with_contexts(self, contexts: Tensor, names: list[str]) -> Tensor:
         tower, length = self.tower, contexts.shape[1]
-        ids = self._tokenizer(names).to(device_of(tower))
-        ends = ids.argmax(1)  # the end token has the highest number
-        # Tokens see those before them alone, so what is behind the last end token need not be computed.
-        used = int(ends.max()) + 1
+        ids, ends = self._tokens(names)
+        used = ids.shape[1]
         if used + length > tower.context_length:
             raise MTAdaptError(
                 f"contexts of length {length} and a text of {used} tokens are longer than the {tower.context_length} "
                 f"tokens of {self.model}: shorten them"
             )
-        words = tower.token_embedding(ids[:, :used])
+        words = tower.token_embedding(ids)
         sequence = torch.cat([words[:, :1], contexts, words[:, 1:]], 1) + tower.positional_embedding[: used + length]
         mask = tower.attn_mask[: used + length, : used + length]
         hidden = tower.ln_final(tower.transformer(sequence, attn_mask=mask))
@@ -179,6 +178,20 @@ class OpenCLIPTextEncoder(TextEncoder):
         if isinstance(tower.text_projection, nn.Linear):
             return tower.text_projection(hidden)
         return hidden if tower.text_projection is None else hidden @ tower.text_projection
+
+    def _tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Token numbers up to the last end token, and the place of each end token.
+
+        Tokens see those before them alone, so what is behind the last end token need not be computed. The same texts
+        come in every training step: they are kept.
+        """
+        key = (tuple(texts), device_of(self.tower))
+        if self._kept is None or self._kept[0] != key:
+            ids = self._tokenizer(texts)
+            ends = ids.argmax(1)  # the end token has the highest number
+            ids = ids[:, : int(ends.max()) + 1]
+            self._kept = (key, ids.to(key[1]), ends.to(key[1]))
+        return self._kept[1:]
 
     def _context_vectors(self, text: str) -> Tensor:
         ids = self._tokenizer([text])[0].to(device_of(self.tower))

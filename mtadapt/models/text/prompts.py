@@ -45,6 +45,8 @@ class TaskPrompts(BaseModule):
         Zhou et al., Learning to Prompt for Vision-Language Models (CoOp), IJCV 2022. Ours: the mean over synonyms.
     """
 
+    _class_index: Tensor
+
     def __init__(
         self,
         task: str,
@@ -67,6 +69,7 @@ class TaskPrompts(BaseModule):
         self.texts = tuple(template.replace("{}", name) for _, name in names for template in self.templates)
         #: The class of each text.
         self.class_of_text = tuple(number for number, _ in names for _ in self.templates)
+        self.register_buffer("_class_index", torch.tensor(self.class_of_text), persistent=False)
         self.learnable = settings is not None
         if settings is not None:
             assert encoder.token_dims is not None
@@ -110,7 +113,7 @@ class TaskPrompts(BaseModule):
         """The context vectors of each text, ``(number of texts, L, W)``."""
         if self.contexts.dim() == 2:
             return self.contexts.expand(len(self.texts), -1, -1)
-        return self.contexts[torch.tensor(self.class_of_text, device=self.contexts.device)]
+        return self.contexts[self._class_index.to(self.contexts.device)]
 
     def pool(self, vectors: Tensor) -> Tensor:
         """Mean over the texts of each class, at unit length.
@@ -123,7 +126,7 @@ class TaskPrompts(BaseModule):
         """
         if len(self.texts) == len(self.classes):
             return vectors
-        index = torch.tensor(self.class_of_text, device=vectors.device)
+        index = self._class_index.to(vectors.device)
         sums = vectors.new_zeros(len(self.classes), vectors.shape[1]).index_add(0, index, vectors)
         return F.normalize(sums, dim=-1)
 

@@ -45,6 +45,7 @@ class SentenceTextEncoder(TextEncoder):
     def __init__(self, path: str | None = None) -> None:
         super().__init__()
         self.path = path
+        self._kept: tuple[tuple, Tensor, Tensor] | None = None
         self.embed_dims = _PACKAGE_DIMS if path is None else _read_dims(Path(path))
         self.token_dims = self.embed_dims
 
@@ -100,11 +101,14 @@ class SentenceTextEncoder(TextEncoder):
         return self.tower.get_input_embeddings()(ids.to(device_of(self.tower)))
 
     def _tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Token numbers and mask ``(K, T)`` with [CLS] and [SEP]."""
-        tokens = self._tokenizer(
-            texts, padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
-        ).to(device_of(self.tower))
-        return tokens["input_ids"], tokens["attention_mask"]
+        """Token numbers and mask ``(K, T)`` with [CLS] and [SEP]; kept, for every training step has the same texts."""
+        key = (tuple(texts), device_of(self.tower))
+        if self._kept is None or self._kept[0] != key:
+            tokens = self._tokenizer(
+                texts, padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
+            ).to(key[1])
+            self._kept = (key, tokens["input_ids"], tokens["attention_mask"])
+        return self._kept[1:]
 
 
 def _mean(hidden: Tensor, mask: Tensor) -> Tensor:

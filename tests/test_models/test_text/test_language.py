@@ -346,6 +346,10 @@ def test_vectors_of_other_prompts_are_computed_anew(small: dict, monkeypatch: py
     found, expected = priors.eval()(), trained.eval()()
     torch.testing.assert_close(found["det"], expected["det"].flip(0), rtol=0, atol=1e-6)
     assert torch.equal(found["sem_seg"], expected["sem_seg"])
+    again = LanguagePriors(changed, small)
+    again.load_state_dict(priors.state_dict())
+    with no_encoder():
+        assert_same(again.eval()(), found, atol=0)
 
 
 def test_vectors_of_other_prompts_and_another_encoder_are_refused(small: dict, other: dict):
