@@ -113,6 +113,7 @@ def test_mistakes_are_named(encoder: str, contexts: str, options: list[str], mes
     assert not Path("vectors.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_mistake_ends_the_command_in_one_line(tmp_path: Path):
     printed = run(TOOL, "--encoder", "bert", "--out", "vectors.safetensors", cwd=tmp_path, code=2)
     assert printed.startswith("error: --encoder is 'bert': write sentence, clip or JSON")

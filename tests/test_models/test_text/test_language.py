@@ -246,7 +246,9 @@ def test_an_average_of_models_saves_the_vectors_of_its_own_contexts(small: dict)
     for _ in range(3):
         train(priors, 1)
         average.update_parameters(priors)
+    contexts = average.module.prompts["det"].contexts.detach().clone()
     state = average.module.state_dict()
+    assert torch.equal(state["prompts.det.contexts"], contexts)
     assert not torch.allclose(state["prompts.det.contexts"], priors.prompts["det"].contexts)
     assert_same({task: state[f"vectors_{task}"] for task in LEARNT}, unfolded(average.module))
 
@@ -350,6 +352,16 @@ def test_vectors_of_other_prompts_are_computed_anew(small: dict, monkeypatch: py
     again.load_state_dict(priors.state_dict())
     with no_encoder():
         assert_same(again.eval()(), found, atol=0)
+
+
+def test_a_checkpoint_of_fixed_prompts_leaves_the_contexts_alone(small: dict):
+    priors = learnt(small)
+    train(priors)
+    contexts = priors.prompts["det"].contexts.detach().clone()
+    fixed = {task: {**settings, "contexts": None} for task, settings in LEARNT.items()}
+    priors.load_state_dict(learnt(small, fixed).state_dict(), strict=False)
+    assert_same(priors.eval()(), unfolded(priors))
+    assert torch.equal(priors.prompts["det"].contexts, contexts)
 
 
 def test_vectors_of_other_prompts_and_another_encoder_are_refused(small: dict, other: dict):
