@@ -162,7 +162,7 @@ def as_task(config: ConfigDict) -> ConfigDict:
     return task
 
 
-def multi_task_model(**tasks: ConfigDict):
+def multi_task_model(adapter: dict | None = None, **tasks: ConfigDict):
     """A seeded model with initialised weights."""
     torch.manual_seed(0)
     model = MODELS.build(
@@ -171,6 +171,7 @@ def multi_task_model(**tasks: ConfigDict):
             data_preprocessor=dict(type="mtadapt.MultiTaskDataPreprocessor", **NORMALISE),
             backbone=BACKBONE,
             neck=NECK,
+            adapter=adapter,
             tasks={name: as_task(config) for name, config in tasks.items()},
         )
     )

@@ -83,7 +83,7 @@ def test_texts_templates_and_an_encoder_in_json():
             "PrecomputedTextEmbeddings",
             "None",
             [],
-            "config.py: text_encoder is a file of vectors itself; name an encoder with --encoder",
+            "text_encoder is a file of vectors itself; name an encoder with --encoder",
         ),
         (
             "SentenceTextEncoder",

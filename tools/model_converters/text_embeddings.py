@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     of_config = None if args.encoder or not parts else dict(parts[0]["text_encoder"])
     encoder = build_text_encoder(of_config or parse_encoder(args.encoder or "sentence"))
     if isinstance(encoder, PrecomputedTextEmbeddings):
-        raise MTAdaptError(f"{args.config}: text_encoder is a file of vectors itself; name an encoder with --encoder")
+        raise MTAdaptError("text_encoder is a file of vectors itself; name an encoder with --encoder")
     texts = [text for part in parts for text in texts_of(part, encoder)]
     texts += [template.replace("{}", text) for template in args.templates for text in args.texts]
     texts = list(dict.fromkeys(texts)) or packaged_texts()

@@ -8,7 +8,6 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -62,7 +61,7 @@ class PrecomputedTextEmbeddings(TextEncoder):
             vectors = file.get_tensor(_ENTRY).float()
         if not vectors.isfinite().all() or not vectors.any(1).all():
             raise MTAdaptError(f"{self.path}: a vector is zero or not finite; write the file anew with {_TOOL}")
-        self.register_buffer("vectors", F.normalize(vectors, dim=-1))
+        self.register_buffer("vectors", vectors)
 
     def _encode(self, texts: list[str]) -> Tensor:
         missing = [text for text in texts if text not in self._rows]

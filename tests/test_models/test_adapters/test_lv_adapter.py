@@ -16,7 +16,7 @@ from mtadapt.models import LVAdapter
 from mtadapt.models.losses import box_alignment_loss
 from mtadapt.registry import MODELS
 from tests import models
-from tests.models import BACKBONE, NECK, NORMALISE, as_task, batch
+from tests.models import batch
 
 PROMPTS = dict(sem_seg=["road", "car", "sky"], det=["car", "truck"])
 ENCODER = dict(type="mtadapt.PrecomputedTextEmbeddings")
@@ -139,20 +139,8 @@ def test_other_features_than_in_channels():
 
 
 def multi_task(adapter_cfg: dict | None) -> nn.Module:
-    torch.manual_seed(0)
     tasks = dict(det=models.faster_rcnn(), sem_seg=models.fpn_head(), drivable=models.fpn_head(3))
-    model = MODELS.build(
-        dict(
-            type="mtadapt.MultiTaskModel",
-            data_preprocessor=dict(type="mtadapt.MultiTaskDataPreprocessor", **NORMALISE),
-            backbone=BACKBONE,
-            neck=NECK,
-            adapter=adapter_cfg,
-            tasks={name: as_task(config) for name, config in tasks.items()},
-        )
-    )
-    model.init_weights()
-    return model
+    return models.multi_task_model(adapter_cfg, **tasks)
 
 
 def lv(config_file: str = "configs/_base_/prompts/bdd100k.py", **changes: object) -> dict:

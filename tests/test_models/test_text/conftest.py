@@ -62,3 +62,15 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[nn.M
 def encoder(clip: Callable) -> OpenCLIPTextEncoder:
     """A small CLIP text tower with weights from a file."""
     return OpenCLIPTextEncoder("small-vit", clip("small-vit")[1])
+
+
+@pytest.fixture
+def small(clip: Callable) -> dict:
+    """Config of a small CLIP text tower."""
+    return dict(type="mtadapt.OpenCLIPTextEncoder", model="small-vit", pretrained=clip("small-vit")[1])
+
+
+@pytest.fixture
+def other(clip: Callable) -> dict:
+    """One of the same size with other weights."""
+    return dict(type="OpenCLIPTextEncoder", model="small-vit", pretrained=None)
