@@ -2,6 +2,8 @@
 
 from mtadapt.datasets import transforms
 from mtadapt.datasets.bdd100k import BDD100KDataset
+from mtadapt.datasets.heterogeneous import HeterogeneousDataset
 from mtadapt.datasets.label_settings import apply_label_setting
+from mtadapt.datasets.samplers import HeterogeneousBatchSampler
 
-__all__ = ["BDD100KDataset", "apply_label_setting", "transforms"]
+__all__ = ["BDD100KDataset", "HeterogeneousBatchSampler", "HeterogeneousDataset", "apply_label_setting", "transforms"]

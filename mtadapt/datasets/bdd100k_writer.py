@@ -78,6 +78,21 @@ class Sample:
     attributes: FrameAttributes = field(default_factory=FrameAttributes)
 
 
+def jpeg_bytes(image: np.ndarray, quality: int = 90) -> bytes:
+    """An image ``(H, W, 3)`` uint8 BGR as a JPEG file."""
+    done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert done
+    return data.tobytes()
+
+
+def png_bytes(labels: np.ndarray) -> bytes:
+    """A map ``(H, W)`` uint8 as a PNG file."""
+    assert labels.ndim == 2 and labels.dtype == np.uint8
+    done, data = cv2.imencode(".png", labels)
+    assert done
+    return data.tobytes()
+
+
 class BDD100KWriter:
     """Writer of one dataset folder.
 
@@ -109,7 +124,7 @@ class BDD100KWriter:
             The sample's frame for :meth:`write_detection`.
         """
         name = f"{sample.stem}.jpg"
-        image = sample.image if isinstance(sample.image, bytes) else self._jpeg(sample.image)
+        image = sample.image if isinstance(sample.image, bytes) else jpeg_bytes(sample.image, self.jpeg_quality)
         path = self.root / "images/100k" / split / name
         path.unlink(missing_ok=True)  # never write through an older hard link
         path.write_bytes(image)
@@ -124,16 +139,8 @@ class BDD100KWriter:
         path = self.root / "labels/det_20" / f"det_{split}.json"
         path.write_text(json.dumps(list(frames), indent=1) + "\n", encoding="utf-8")
 
-    def _jpeg(self, image: np.ndarray) -> bytes:
-        done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, self.jpeg_quality])
-        assert done
-        return data.tobytes()
-
     def _write_map(self, task: str, split: str, stem: str, labels: np.ndarray) -> None:
-        assert labels.ndim == 2 and labels.dtype == np.uint8
-        done, data = cv2.imencode(".png", labels)
-        assert done
-        (self.root / "labels" / task / "masks" / split / f"{stem}.png").write_bytes(data.tobytes())
+        (self.root / "labels" / task / "masks" / split / f"{stem}.png").write_bytes(png_bytes(labels))
 
 
 def frame_of(name: str, boxes: Sequence[Box], attributes: FrameAttributes) -> dict[str, Any]:

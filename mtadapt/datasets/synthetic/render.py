@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass, replace
 
@@ -74,6 +75,14 @@ def render_scene(seed: int, index: int, size: tuple[int, int] = (640, 360), spli
             raise MTAdaptError(f"{name} is {value}, it must be 0 or more")
     rng = np.random.default_rng([seed, zlib.crc32(split.encode()), index])
     return render(random_description(rng), size)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read ``--size``: ``'640x360'`` is ``(640, 360)``."""
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if match is None:
+        raise MTAdaptError(f"--size is {text!r}, write it as WIDTHxHEIGHT in pixels, e.g. 640x360")
+    return int(match[1]), int(match[2])
 
 
 def check_size(size: tuple[int, int]) -> None:

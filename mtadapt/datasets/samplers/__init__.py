@@ -1,0 +1,5 @@
+"""Samplers."""
+
+from mtadapt.datasets.samplers.heterogeneous_batch_sampler import HeterogeneousBatchSampler
+
+__all__ = ["HeterogeneousBatchSampler"]
