@@ -47,8 +47,8 @@ class HeterogeneousDataset(Dataset):
 
     A source's dataset is a stock config, built under its own library's scope: bare names in its pipeline are that
     library's. What the pipeline packs (``PackDetInputs``, ``PackSegInputs``, ``PackInputs``, ``PackMultiTaskInputs``)
-    becomes a :class:`~mtadapt.structures.MultiTaskDataSample` whose metainfo also has ``source`` (its name) and
-    ``source_tasks`` (what the source can label).
+    becomes a :class:`~mtadapt.structures.MultiTaskDataSample` whose metainfo also has ``source`` (its name) and, in
+    training, ``source_tasks`` (what the source can label) and ``accumulation``.
 
     It is a map-style dataset: index it with a :class:`Draw`, or with an integer, which counts through the sources in
     their order, e.g. for validation with ``DefaultSampler``.
@@ -65,7 +65,9 @@ class HeterogeneousDataset(Dataset):
 
     def __init__(self, sources: Mapping[str, Mapping[str, Any]]) -> None:
         if not isinstance(sources, Mapping) or not sources:
-            raise MTAdaptError(f"HeterogeneousDataset: sources={sources!r}; write dict(name=dict(dataset=..., tasks=[...]))")
+            raise MTAdaptError(
+                f"HeterogeneousDataset: sources={sources!r}; write dict(name=dict(dataset=..., tasks=[...]))"
+            )
         self.sources = [_build(name, config) for name, config in sources.items()]
         #: Source name to number of samples.
         self.sizes = {source.name: len(source.dataset) for source in self.sources}
@@ -97,13 +99,14 @@ class HeterogeneousDataset(Dataset):
             source = self.sources[item.source]
             with sample_randomness(item.seed):
                 packed = source.dataset[item.index]
-            extra = dict(accumulation=item.accumulation)
+            # All processes draw from the same sources in the same step, so these tasks are those of all of them.
+            extra = dict(accumulation=item.accumulation, source_tasks=tuple(source.kinds))
         else:
             position, index = self._locate(item)
             source = self.sources[position]
-            packed, extra = source.dataset[index], {}
+            packed, extra = source.dataset[index], dict[str, Any]()
         sample = to_multi_task(packed["data_samples"], source.kinds)
-        sample.set_metainfo(dict(source=source.name, source_tasks=tuple(source.kinds), **extra))
+        sample.set_metainfo(dict(source=source.name, **extra))
         return dict(inputs=packed["inputs"], data_samples=sample)
 
     def get_data_info(self, index: int) -> dict:
@@ -150,8 +153,8 @@ class HeterogeneousDataset(Dataset):
         extra = set(sample.labelled_tasks) - set(source.kinds)
         if extra:
             raise MTAdaptError(
-                f"source {source.name!r} labels {', '.join(sorted(extra))}, which its tasks={[*source.kinds]} leave out; "
-                f"name the same tasks there and in its dataset"
+                f"source {source.name!r} labels {', '.join(sorted(extra))}, which its tasks={[*source.kinds]} leave "
+                f"out; name the same tasks there and in its dataset"
             )
 
     def _add_tasks(self, source: _Source) -> None:

@@ -23,7 +23,7 @@ def sample_randomness(seed: int) -> Iterator[None]:
     """
     keep = get_worker_info() is None
     if keep:
-        states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+        states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
     try:
         random.seed(seed)
         np.random.seed([seed % 2**32, seed >> 32])  # noqa: NPY002

@@ -11,8 +11,8 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
-from mmengine.runner import find_latest_checkpoint
 
+from mtadapt.engine.checkpoints import newest_whole_checkpoint
 from mtadapt.engine.config import build_runner
 from mtadapt.engine.stage_runner import StageRunner
 from mtadapt.errors import MTAdaptError
@@ -57,8 +57,8 @@ def train_in_stages(config: Config) -> None:
         first = number == start
         if first and config.get("load_from"):
             current.load_from, current.resume = config.load_from, resume
-        elif first and resume and find_latest_checkpoint(str(folders[number])):
-            current.resume = True
+        elif first and resume and (newest := newest_whole_checkpoint(folders[number])):
+            current.load_from, current.resume = newest, True
         elif number:
             current.load_from = _last_checkpoint(folders[number - 1])
         runner = build_runner(current, StageRunner)
@@ -192,7 +192,7 @@ def _dump(config: Config) -> None:
 
 
 def _last_checkpoint(folder: Path) -> str:
-    path = find_latest_checkpoint(str(folder))
+    path = newest_whole_checkpoint(folder)
     if path is None:
         raise MTAdaptError(f"{folder}: the stage left no checkpoint; resume it, or start anew without --resume")
     return path

@@ -10,13 +10,16 @@ from mtadapt.models.adapters import (
 )
 from mtadapt.models.backbones import EfficientNetLite0
 from mtadapt.models.data_preprocessor import MultiTaskDataPreprocessor
+from mtadapt.models.losses.balancing import DWA, GradNorm, UncertaintyWeighting
 from mtadapt.models.multi_task_model import MultiTaskModel
 from mtadapt.models.shared_features import SharedFeatures
 from mtadapt.models.text import OpenCLIPTextEncoder, PrecomputedTextEmbeddings, SentenceTextEncoder
 
 __all__ = [
+    "DWA",
     "BottleneckAdapter",
     "EfficientNetLite0",
+    "GradNorm",
     "LVAdapter",
     "LoRA",
     "MultiScaleAdapter",
@@ -27,5 +30,6 @@ __all__ = [
     "SentenceTextEncoder",
     "SharedFeatures",
     "TokenBottleneck",
+    "UncertaintyWeighting",
     "adapt_backbone",
 ]

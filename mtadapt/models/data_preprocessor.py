@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from mmengine.model import ImgDataPreprocessor
 from mmengine.structures import PixelData
 
 from mtadapt.errors import MTAdaptError
+from mtadapt.models.image_groups import check_merge_sources, group_rows
 from mtadapt.registry import MODELS
 from mtadapt.structures import MultiTaskDataSample
 
@@ -24,18 +26,49 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
     (the image rounded up to the divisor, mmdet's convention); every task's native sample receives its own library's
     form of them from :func:`mtadapt.models.tasks.native_samples`.
 
+    A batch with several sources, of a :class:`~mtadapt.datasets.HeterogeneousDataset`, becomes one batch of images a
+    source, each padded to its own size; the model passes one after the other through the backbone. ``merge_sources``
+    puts sources whose images are of one size together. Ours; it is a setting because the sizes at hand may differ
+    between processes, which all have to run the same passes.
+
     Args:
         seg_pad_value: value of the padded part of maps, the ignore index.
+        merge_sources: lists of sources that make one batch of images; ``'all'`` for all of them.
         **kwargs: those of :class:`mmengine.model.ImgDataPreprocessor`: ``mean``, ``std``, ``bgr_to_rgb``,
             ``pad_size_divisor``, ``pad_value``.
     """
 
-    def __init__(self, seg_pad_value: int = 255, **kwargs: Any) -> None:
+    def __init__(
+        self, seg_pad_value: int = 255, merge_sources: str | Sequence[Sequence[str]] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        check_merge_sources(merge_sources)
         self.seg_pad_value = seg_pad_value
+        self.merge_sources = merge_sources
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Return ``dict(inputs=(N, 3, H, W) float32, data_samples=[...])``."""
+        """Prepare a batch.
+
+        Args:
+            data: ``inputs``, images ``(3, H, W)``, and ``data_samples`` or None.
+            training: whether maps are padded.
+
+        Returns:
+            ``inputs`` ``(N, 3, H, W)`` float32, or a list of them with several sources, and ``data_samples``, which
+            in training are in the order of that list.
+        """
+        sources = [sample.get("source") for sample in data.get("data_samples") or ()]
+        if len(set(sources)) < 2 or None in sources:
+            return self._one_batch(data, training)
+        groups = group_rows(sources, self.merge_sources, keep_order=not training)
+        batches = [
+            self._one_batch({key: [data[key][row] for row in rows] for key in data}, training) for rows in groups
+        ]
+        inputs = [batch["inputs"] for batch in batches]
+        samples = [sample for batch in batches for sample in batch["data_samples"]]
+        return dict(inputs=inputs if len(inputs) > 1 else inputs[0], data_samples=samples)
+
+    def _one_batch(self, data: dict, training: bool) -> dict:
         sizes = [tuple(image.shape[-2:]) for image in data["inputs"]]
         data = super().forward(data, training)
         samples = data["data_samples"]

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mtadapt.errors import MTAdaptError
 from mtadapt.models.adapters import LVAdapter
+from mtadapt.models.image_groups import ImageGroup, Losses, labelled_by_source, mean_losses, split_samples
+from mtadapt.models.losses.balancing import absent_tasks, task_totals
 from mtadapt.models.tasks import (
     build_task,
     check_prompts,
@@ -24,8 +26,6 @@ from mtadapt.registry import MODELS
 from mtadapt.structures import MultiTaskDataSample
 
 Features = dict[str, tuple[Tensor, ...]]
-#: What a stock model's ``loss`` gives: lists hold one value a level.
-Losses = dict[str, Tensor | list[Tensor]]
 #: Of each level, task name to the score map of its classes.
 ScoreMaps = list[dict[str, Tensor]]
 
@@ -47,6 +47,8 @@ class MultiTaskModel(BaseModel):
         tasks: task name to the stock model's config.
         data_preprocessor: a :class:`~mtadapt.models.MultiTaskDataPreprocessor` config.
         loss_weights: task name to the factor of its losses; 1 for the tasks that are not named.
+        loss_balancer: what multiplies the losses of each task with weights that change in training:
+            ``dict(type='UncertaintyWeighting')``, ``dict(type='DWA')`` or ``dict(type='GradNorm')``; None for none.
         init_cfg: as in :class:`mmengine.model.BaseModule`.
 
     Raises:
@@ -61,6 +63,7 @@ class MultiTaskModel(BaseModel):
         tasks: Mapping[str, dict] | None = None,
         data_preprocessor: dict | None = None,
         loss_weights: Mapping[str, float] | None = None,
+        loss_balancer: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(data_preprocessor or dict(type="mtadapt.MultiTaskDataPreprocessor"), init_cfg)
@@ -80,14 +83,18 @@ class MultiTaskModel(BaseModel):
             raise MTAdaptError(
                 f"MultiTaskModel: loss_weights of unknown tasks {sorted(unknown)}; tasks: {[*self.tasks]}"
             )
+        self.loss_balancer = MODELS.build(dict(loss_balancer, tasks=[*self.tasks])) if loss_balancer else None
 
     def forward(
-        self, inputs: Tensor, data_samples: Sequence[MultiTaskDataSample] | None = None, mode: str = "tensor"
+        self,
+        inputs: Tensor | list[Tensor],
+        data_samples: Sequence[MultiTaskDataSample] | None = None,
+        mode: str = "tensor",
     ) -> Losses | list[MultiTaskDataSample] | tuple[Tensor, ...]:
         """Run the model as MMEngine's runner does.
 
         Args:
-            inputs: images ``(N, 3, H, W)``, normalised and padded.
+            inputs: images ``(N, 3, H, W)``, normalised and padded, or a list of them, whose samples follow each other.
             data_samples: one sample an image, as :class:`~mtadapt.models.MultiTaskDataPreprocessor` leaves it.
             mode: ``loss``, ``predict`` or ``tensor`` (the shared features).
         """
@@ -96,7 +103,7 @@ class MultiTaskModel(BaseModel):
         if mode == "predict":
             return self.predict(inputs, data_samples)
         if mode == "tensor":
-            return self.extract_features(inputs)["neck"]
+            return self.extract_features(_one_tensor(inputs))["neck"]
         raise MTAdaptError(f"MultiTaskModel: unknown mode {mode!r}; known: loss, predict, tensor")
 
     def extract_features(self, inputs: Tensor) -> Features:
@@ -117,45 +124,66 @@ class MultiTaskModel(BaseModel):
             shared = tuple(self.adapter(shared))
         return dict(backbone=backbone, neck=shared), scores
 
-    def loss(self, inputs: Tensor, samples: Sequence[MultiTaskDataSample]) -> Losses:
+    def loss(self, inputs: Tensor | list[Tensor], samples: Sequence[MultiTaskDataSample]) -> Losses:
         """Losses of all tasks, named ``task.name``, each multiplied by its task's weight.
 
         A task without labels in the batch gives ``task.loss_absent``, a zero that touches its parameters, so that
         every parameter receives a gradient on every process.
 
         Args:
-            inputs: images ``(N, 3, H, W)``, normalised and padded.
+            inputs: images ``(N, 3, H, W)``, normalised and padded, or a list of them, whose samples follow each other.
             samples: the samples after the data preprocessor.
 
         Raises:
             MTAdaptError: when a sample is labelled for a task that the model does not have.
         """
-        rows = self._rows_by_task(samples)
-        features, scores = self._features_and_scores(inputs)
+        self._check_labelled_tasks(samples)
+        groups = [
+            ImageGroup(images, own, *self._features_and_scores(images))
+            for images, own in split_samples(inputs, samples)
+        ]
         losses: Losses = {}
         for name, task in self.tasks.items():
-            chosen = rows[name]
+            chosen = [(group, rows) for group in groups if (rows := group.rows(name))]
             if chosen:
-                natives = native_samples(task, [samples[row] for row in chosen])
-                task_losses = {
-                    **self._task_loss(task, features, chosen, natives),
-                    **self._align_loss(name, scores, chosen, samples),
-                }
+                task_losses = mean_losses(
+                    [(len(rows), self._labelled_loss(task, group, rows)) for group, rows in chosen]
+                )
             else:
-                task_losses = self._absent_loss(task, features, samples)
+                task_losses = self._absent_loss(task, groups[0], samples)
             weight = self.loss_weights.get(name, 1.0)
             for key, value in task_losses.items():
                 losses[f"{name}.{key}"] = _scale(value, weight) if "loss" in key else value
-            losses[f"{name}.samples"] = torch.tensor(float(len(chosen)))
-        return losses
+            losses[f"{name}.samples"] = torch.tensor(float(sum(len(rows) for _, rows in chosen)))
+        return losses if self.loss_balancer is None else self.loss_balancer(losses, self._common_features(groups))
+
+    def _common_features(self, groups: Sequence[ImageGroup]) -> list[Tensor]:
+        """The features that all tasks read, or that those they read are made of."""
+        source = "neck" if all(task.backbone.source == "neck" for task in self.tasks.values()) else "backbone"
+        return [level for group in groups for level in group.features[source]]
+
+    def parse_losses(self, losses: Losses) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sum the losses as MMEngine does, and keep apart what gradient surgery needs.
+
+        Returns:
+            The total and what is logged. The total has two attributes more: ``task_losses``, task name to the sum of
+            its losses, and ``absent_tasks``, the names of those without labels in the batch.
+        """
+        total, log_vars = super().parse_losses(losses)
+        total.task_losses, total.absent_tasks = task_totals(losses), absent_tasks(losses)
+        return total, log_vars
+
+    def _labelled_loss(self, task: BaseModel, group: ImageGroup, rows: list[int]) -> Losses:
+        natives = native_samples(task, [group.samples[row] for row in rows])
+        return {**self._task_loss(task, group.features, rows, natives), **self._align_loss(task.task_name, group, rows)}
 
     def predict(
-        self, inputs: Tensor, samples: Sequence[MultiTaskDataSample] | None = None
+        self, inputs: Tensor | list[Tensor], samples: Sequence[MultiTaskDataSample] | None = None
     ) -> list[MultiTaskDataSample]:
         """Predictions of all tasks, in the size of the original images.
 
         Args:
-            inputs: images ``(N, 3, H, W)``, normalised and padded.
+            inputs: images ``(N, 3, H, W)``, normalised and padded, or a list of them, whose samples follow each other.
             samples: the samples after the data preprocessor; made from the input's size when None.
 
         Returns:
@@ -163,30 +191,32 @@ class MultiTaskModel(BaseModel):
             tasks are dropped, because they are as many floats as image pixels times classes.
         """
         if samples is None:
+            inputs = _one_tensor(inputs)
             size = tuple(inputs.shape[-2:])
             meta = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0))
             samples = [MultiTaskDataSample(metainfo=meta) for _ in range(len(inputs))]
         samples = list(samples)
-        features = self.extract_features(inputs)
+        for images, own in split_samples(inputs, samples):
+            self._predict_group(images, own)
+        return samples
+
+    def _predict_group(self, images: Tensor, samples: list[MultiTaskDataSample]) -> None:
+        features = self.extract_features(images)
         for name, task in self.tasks.items():
             shared = features[task.backbone.source]
             for sample, native in zip(samples, task.predict(shared, native_samples(task, samples)), strict=True):
                 if "seg_logits" in native:
                     del native.seg_logits
                 sample.set_task(name, native)
-        return samples
 
-    def _rows_by_task(self, samples: Sequence[MultiTaskDataSample]) -> dict[str, list[int]]:
-        rows: dict[str, list[int]] = {name: [] for name in self.tasks}
-        for row, sample in enumerate(samples):
+    def _check_labelled_tasks(self, samples: Sequence[MultiTaskDataSample]) -> None:
+        for sample in samples:
             for name in sample.labelled_tasks:
-                if name not in rows:
+                if name not in self.tasks:
                     raise MTAdaptError(
                         f"{sample.get('img_path')}: labelled for task {name!r}, which the model does not have "
-                        f"(tasks: {', '.join(rows)}); add the task or leave it out of the dataset's tasks"
+                        f"(tasks: {', '.join(self.tasks)}); add the task or leave it out of the dataset's tasks"
                     )
-                rows[name].append(row)
-        return rows
 
     def _task_loss(
         self,
@@ -206,32 +236,38 @@ class MultiTaskModel(BaseModel):
         with frozen_batch_norm(task, when=alone):
             return task.loss(shared, natives)
 
-    def _align_loss(
-        self, name: str, scores: ScoreMaps, rows: list[int], samples: Sequence[MultiTaskDataSample]
-    ) -> Losses:
+    def _align_loss(self, name: str, group: ImageGroup, rows: list[int]) -> Losses:
         if not isinstance(self.adapter, LVAdapter) or name not in self.adapter.classes:
             return {}
-        index = torch.tensor(rows, device=scores[0][name].device)
-        chosen = [{name: level[name].index_select(0, index)} for level in scores]
-        return self.adapter.align_loss(name, chosen, [samples[row] for row in rows])
+        index = torch.tensor(rows, device=group.images.device)
+        chosen = [{name: level[name].index_select(0, index)} for level in group.scores]
+        return self.adapter.align_loss(name, chosen, [group.samples[row] for row in rows])
 
-    def _absent_loss(self, task: BaseModel, features: Features, samples: Sequence[MultiTaskDataSample]) -> Losses:
+    def _absent_loss(self, task: BaseModel, group: ImageGroup, samples: Sequence[MultiTaskDataSample]) -> Losses:
         """Zero, through every parameter of the task and every level of the features that it reads.
 
         With several processes the other ones may have labels, and heads that average over processes would then wait for
-        this one: so the head runs on one image without labels, which takes part in its collective calls with zero.
+        this one: so the head runs on one image without labels, which takes part in its collective calls with zero. That
+        is left out where the sources of the step, which all processes have in common, cannot label the task.
         """
-        shared = features[task.backbone.source]
+        shared = group.features[task.backbone.source]
         touched = [*shared, *(parameter for parameter in task.parameters() if parameter.requires_grad)]
         # One element of each, because a sum of half-precision features can overflow, and infinity times 0 is NaN.
         zero = sum(tensor.flatten()[0].float() * 0 for tensor in touched)
-        if get_world_size() > 1:
-            native = unlabelled_sample(task, samples[0], shared[0].device)
+        known = labelled_by_source(samples)
+        if get_world_size() > 1 and (known is None or task.task_name in known):
+            native = unlabelled_sample(task, group.samples[0], shared[0].device)
             if native is not None:
-                for key, value in self._task_loss(task, features, [0], [native], unlabelled=True).items():
+                for key, value in self._task_loss(task, group.features, [0], [native], unlabelled=True).items():
                     if "loss" in key:
                         zero = zero + _total(value) * 0
         return dict(loss_absent=zero)
+
+
+def _one_tensor(inputs: Tensor | list[Tensor]) -> Tensor:
+    if isinstance(inputs, Tensor):
+        return inputs
+    raise MTAdaptError("MultiTaskModel: images of several sizes need their data_samples; give one tensor without them")
 
 
 def _scale(value: Tensor | list[Tensor], weight: float) -> Tensor | list[Tensor]:

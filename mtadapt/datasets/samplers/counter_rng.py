@@ -1,4 +1,4 @@
-"""Random numbers and permutations as functions of a key and a position, so that nothing has to be stored or replayed."""
+"""Random numbers and permutations as functions of a key and a position: nothing is stored or replayed."""
 
 from __future__ import annotations
 

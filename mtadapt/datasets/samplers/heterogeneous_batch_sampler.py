@@ -96,6 +96,8 @@ class HeterogeneousBatchSampler(Sampler):
             )
         if mode not in MODES:
             raise MTAdaptError(f"HeterogeneousBatchSampler: mode={mode!r}; known: {', '.join(MODES)}")
+        # DistSamplerSeedHook looks for it in every batch sampler.
+        self.sampler = sampler
         self.dataset: HeterogeneousDataset = dataset
         self.mode = mode
         self.seed = int(sampler.seed)

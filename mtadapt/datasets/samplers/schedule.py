@@ -93,7 +93,7 @@ def split_batch(total: int, shares: Mapping[str, float]) -> dict[str, int]:
         if quota < 1:
             raise MTAdaptError(
                 f"source {name!r}: its share {shares[name]:.3g} of batch_size={total} rounds to 0; give it a greater "
-                f"weight, a batch_size of {math.ceil(1 / shares[name])} or more, or quotas: batch_size=dict({name}=1, ...)"
+                f"weight, a batch_size of {math.ceil(1 / shares[name])}, or quotas: batch_size=dict({name}=1, ...)"
             )
     return quotas
 

@@ -1,0 +1,92 @@
+"""Checkpoint files that are whole: write them so, and find them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import zipfile
+from pathlib import Path
+
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.logging import print_log
+
+TEMPORARY = ".tmp"
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write a file so that it is there in whole or not at all, even if the process or the machine dies meanwhile.
+
+    The content goes to a temporary file beside it, which is synced to the disk and renamed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + TEMPORARY)
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@register_backend("atomic")
+class AtomicBackend(LocalBackend):
+    """MMEngine's backend for local files with :func:`write_atomically`: ``backend_args=dict(backend='atomic')``."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write ``obj``."""
+        write_atomically(filepath, obj)
+
+
+def newest_whole_checkpoint(folder: str | Path) -> str | None:
+    """Path of the newest checkpoint in a folder that can be read to its end; others are reported and passed over.
+
+    Checkpoints are ``iter_<n>.pth`` and ``epoch_<n>.pth``, and the one that the file ``last_checkpoint`` names. A
+    folder among them, as DeepSpeed writes, is taken as it is.
+    """
+    folder = Path(folder)
+    numbered = [(int(match[1]), path) for path in folder.glob("*.pth") if (match := _NAME.fullmatch(path.name))]
+    paths = [path for _, path in sorted(numbered, reverse=True)]
+    pointer = folder / "last_checkpoint"
+    named = Path(pointer.read_text().strip()) if pointer.is_file() else None
+    if named and named.name and not _NAME.fullmatch(named.name) and named.exists():
+        paths.insert(0, named)
+    for path in paths:
+        damage = damage_of(path)
+        if damage is None:
+            return str(path)
+        print_log(f"{path}: {damage}; passed over", logger="current", level=logging.WARNING)
+    return None
+
+
+_NAME = re.compile(r"(?:iter|epoch)_(\d+)\.pth")
+
+
+def damage_of(path: str | Path) -> str | None:
+    """What is wrong with a checkpoint file, or None when it is whole.
+
+    The checksums of all entries are compared, which reads the file once.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return None
+    if not zipfile.is_zipfile(path):
+        return f"the checkpoint is truncated ({path.stat().st_size:,} bytes)"
+    try:
+        with zipfile.ZipFile(path) as file:
+            broken = file.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        return f"the checkpoint is damaged ({error})"
+    return f"the checkpoint is damaged at {broken}" if broken else None
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove temporary files of checkpoints whose writing was interrupted."""
+    for path in Path(folder).glob(f"*.pth{TEMPORARY}"):
+        path.unlink(missing_ok=True)
