@@ -24,13 +24,13 @@ class Draw(NamedTuple):
 
     Attributes:
         source: position of the source.
-        index: of the sample in the source.
+        sample: position of the sample in the source.
         seed: of the pipeline's randomness, 64 bits.
         accumulation: this batch's number among those of one update, and how many these are.
     """
 
     source: int
-    index: int
+    sample: int
     seed: int
     accumulation: tuple[int, int] = (0, 1)
 
@@ -98,7 +98,7 @@ class HeterogeneousDataset(Dataset):
         if isinstance(item, Draw):
             source = self.sources[item.source]
             with sample_randomness(item.seed):
-                packed = source.dataset[item.index]
+                packed = source.dataset[item.sample]
             # All processes draw from the same sources in the same step, so these tasks are those of all of them.
             extra = dict(accumulation=item.accumulation, source_tasks=tuple(source.kinds))
         else:

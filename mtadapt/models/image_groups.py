@@ -62,9 +62,15 @@ def mean_losses(parts: Sequence[tuple[int, Losses]]) -> Losses:
     names = dict.fromkeys(name for _, losses in parts for name in losses)
     mean: Losses = {}
     for name in names:
-        values = [(count / total, losses[name]) for count, losses in parts if name in losses]
-        mean[name] = sum(share * (sum(value) if isinstance(value, list) else value) for share, value in values)
+        mean[name] = torch.stack(
+            [count / total * _total(losses[name]) for count, losses in parts if name in losses]
+        ).sum()
     return mean
+
+
+def _total(value: Tensor | list[Tensor]) -> Tensor:
+    """One number, as MMEngine's ``parse_losses`` makes it."""
+    return torch.stack([item.mean() for item in value]).sum() if isinstance(value, list) else value.mean()
 
 
 def group_rows(

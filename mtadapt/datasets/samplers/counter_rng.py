@@ -29,7 +29,7 @@ def key_of(*parts: int | str) -> np.uint64:
     key = np.uint64(0)
     for part in parts:
         number = zlib.crc32(part.encode()) if isinstance(part, str) else part % 2**64
-        key = mix(mix(key) ^ np.uint64(number))[()]
+        key = np.uint64(mix(mix(key) ^ np.uint64(number)))
     return key
 
 

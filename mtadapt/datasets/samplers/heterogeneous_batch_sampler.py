@@ -42,7 +42,7 @@ class _Share(NamedTuple):
 
     source: int
     start: int
-    count: int
+    draws: int
 
 
 @DATA_SAMPLERS.register_module()
@@ -189,7 +189,7 @@ class HeterogeneousBatchSampler(Sampler):
         return accumulation, shares
 
     def _draws(self, share: _Share, accumulation: tuple[int, int]) -> list[Draw]:
-        own = share.count // self.world_size
+        own = share.draws // self.world_size
         indices, seeds = self._orders[share.source].draws(share.start + self.rank * own, own)
         pairs = zip(indices.tolist(), seeds.tolist(), strict=True)
         return [Draw(share.source, index, seed, accumulation) for index, seed in pairs]

@@ -25,7 +25,7 @@ CROP_CLASSES = ("bicycle", "bus", "car", "motorcycle", "pedestrian", "traffic_li
 CROP_SCENE = (960, 544)
 #: Ours: longest side in pixels of an object that is cropped, side of the crop over it, and greatest side of the file.
 CROP_FROM, CROP_CONTEXT, CROP_MAX = 24, 1.3, 128
-ROUND = 32  # scenes that are searched for crops at a time
+ROUND = 16  # scenes that are searched for crops at a time
 
 Job = tuple[Path, str, int, SceneOptions]
 
@@ -85,7 +85,7 @@ def write_heterogeneous(
 
 
 def crop_counts(count: int) -> dict[str, int]:
-    """How many of ``count`` crops show each class: equally many, the first classes one more where it does not divide."""
+    """How many of ``count`` crops show each class: equally many, the first classes one more for a rest."""
     each, rest = divmod(count, len(CROP_CLASSES))
     return {name: each + (number < rest) for number, name in enumerate(CROP_CLASSES)}
 

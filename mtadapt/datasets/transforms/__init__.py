@@ -1,6 +1,7 @@
 """Transforms; the geometric and photometric ones are mmcv's, mmdet's and mmseg's."""
 
 from mtadapt.datasets.transforms.formatting import PackMultiTaskInputs
+from mtadapt.datasets.transforms.ignore_labels import IgnoreLabels
 from mtadapt.datasets.transforms.loading import LoadImage, LoadMultiTaskAnnotations
 
-__all__ = ["LoadImage", "LoadMultiTaskAnnotations", "PackMultiTaskInputs"]
+__all__ = ["IgnoreLabels", "LoadImage", "LoadMultiTaskAnnotations", "PackMultiTaskInputs"]
