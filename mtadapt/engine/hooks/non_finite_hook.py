@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -19,6 +18,7 @@ from mmengine.optim import ApexOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mtadapt.engine.checkpoints import write_atomically
 from mtadapt.errors import MTAdaptError
 from mtadapt.registry import HOOKS
 
@@ -194,7 +194,8 @@ class NonFiniteHook(Hook):
         path = Path(runner.work_dir, FILE_NAME)
         if get_rank() == 0:
             try:
-                _write(path, dict(max_skips=self.max_skips, skips=self.skips, steps=[*self._steps]))
+                content = dict(max_skips=self.max_skips, skips=self.skips, steps=[*self._steps])
+                write_atomically(path, json.dumps(content, indent=1, allow_nan=False).encode())
             except OSError as error:
                 runner.logger.error(f"NonFiniteHook: {path}: {error}; the batches are in the log alone")
         barrier()  # a process that ends makes the launcher end the others, so the file comes first
@@ -300,13 +301,3 @@ def _remedy(model: nn.Module, path: Path) -> str:
                 f"the weights themselves are not finite, e.g. {name}; start from another checkpoint or initialisation"
             )
     return f"look at the files named in {path}, or lower the learning rate"
-
-
-def _write(path: Path, content: dict) -> None:
-    """Write the whole file or nothing."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
