@@ -6,26 +6,45 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
+from mtadapt.datasets.heterogeneous import LIBRARIES
 from mtadapt.datasets.synthetic import write_bdd100k
 from mtadapt.registry import METRICS, MODELS, TRANSFORMS
 from tests.command_line import ROOT, numbers, run
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+COMPARISONS = sorted((ROOT / "configs").glob("het_*_comparison"))
+
+
+def sources_of(dataset: ConfigDict) -> list[tuple[tuple[str, ...], ConfigDict]]:
+    """The tasks and the config of every source of a dataset; a dataset that is no mix is one source."""
+    if dataset.type != "HeterogeneousDataset":
+        return [(tuple(dataset.tasks), dataset)]
+    return [(tuple(source.tasks), source.dataset) for source in dataset.sources.values()]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_builds(path: Path):
+def test_config_builds(path: Path, tmp_path: Path):
     config = Config.fromfile(path)
     model = MODELS.build(config.model)
+    for task, metric in config.val_evaluator.tasks.items():
+        if "ann_file" in metric:  # the metric reads it when it is built
+            (dataset,) = (dataset for tasks, dataset in sources_of(config.val_dataloader.dataset) if task in tasks)
+            assert metric.ann_file == f"{dataset.data_root}/{dataset.ann_file}"
+            metric.ann_file = str(tmp_path / "annotations.json")
+            Path(metric.ann_file).write_text('{"images": [], "annotations": [], "categories": []}')
     metric = METRICS.build(config.val_evaluator)
     assert list(model.tasks) == list(metric.metrics)
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
-        assert tuple(loader.dataset.tasks) == tuple(model.tasks)
-        for transform in loader.dataset.pipeline:
-            TRANSFORMS.build(transform)
-    assert config.test_dataloader.dataset.data_root == config.train_dataloader.dataset.data_root
+        sources = sources_of(loader.dataset)
+        assert sum((tasks for tasks, _ in sources), ()) == tuple(model.tasks)
+        for _, dataset in sources:
+            library = dataset.type.split(".")[0]
+            for transform in dataset.pipeline:
+                TRANSFORMS.build(dict(transform, _scope_=library if library in LIBRARIES else "mtadapt"))
+    train, test = (sources_of(loader.dataset) for loader in (config.train_dataloader, config.test_dataloader))
+    assert [dataset.data_root for _, dataset in train] == [dataset.data_root for _, dataset in test]
     assert str(config.filename).rsplit("/", 1)[-1] in path.read_text(), "the docstring is the command"
 
 
@@ -43,6 +62,46 @@ def test_the_public_recipes_are_kept():
     config = Config.fromfile(ROOT / "configs/st_bdd_sem_seg.py")
     assert config.optim_wrapper.optimizer == dict(type="SGD", lr=0.01, momentum=0.9, weight_decay=0.0005)
     assert config.train_cfg.max_iters == 40000 and config.param_scheduler[0].power == 0.9
+
+
+@pytest.mark.parametrize("backbone", ["r50", "swin-t"])
+def test_the_recipe_of_the_heterogeneous_paper_is_kept(backbone: str):
+    config = Config.fromfile(ROOT / f"configs/het_in1k_coco_ade20k_{backbone}.py")
+    batches = config.train_dataloader.batch_sampler
+    assert batches.mode == "alternate" and batches.weights == dict(in1k=15, coco=10, ade20k=5)
+    assert batches.batch_size == dict(in1k=64, coco=2, ade20k=2)
+    assert config.model.loss_weights == dict(cls=1.0, det=0.6, sem_seg=0.2)
+    assert config.optim_wrapper.optimizer == dict(type="mmpretrain.Lamb", lr=0.004, weight_decay=0.05)
+    assert config.optim_wrapper.clip_grad.max_norm == 0.1
+    (schedule,) = config.param_scheduler
+    assert schedule.eta_max == 0.004 and schedule.total_steps == config.train_cfg.max_iters
+    tasks = config.model.tasks
+    heads = tasks.cls.head, tasks.det.bbox_head, tasks.sem_seg.decode_head, tasks.sem_seg.auxiliary_head
+    assert [head.num_classes for head in heads] == [1000, 80, 150, 150]
+    names = [transform.type for transform in config.test_dataloader.dataset.sources.ade20k.dataset.pipeline]
+    assert names.index("LoadAnnotations") > names.index("Resize"), "ground truth keeps its size"
+
+
+@pytest.mark.parametrize("folder", COMPARISONS, ids=lambda path: path.name)
+def test_single_source_runs_are_equal_parts_of_the_heterogeneous_run(folder: Path):
+    """The same model and samples, the same schedule at the same share of the run."""
+    mixed = Config.fromfile(folder / "het.py")
+    batches, sources = mixed.train_dataloader.batch_sampler, mixed.train_dataloader.dataset.sources
+    assert batches.schedule == "round_robin" and mixed.train_cfg.max_iters % len(sources) == 0
+    for name, source in sources.items():
+        (task,) = source.tasks
+        single = Config.fromfile(folder / f"single_{task}.py")
+        assert single.train_dataloader.dataset.sources == {name: source}
+        assert single.val_dataloader.dataset.sources == {name: mixed.val_dataloader.dataset.sources[name]}
+        assert single.train_dataloader.batch_sampler.batch_size == {name: batches.batch_size[name]}
+        assert single.model == {**mixed.model, "tasks": {task: mixed.model.tasks[task]}}
+        assert single.val_evaluator.tasks == {task: mixed.val_evaluator.tasks[task]}
+        assert single.optim_wrapper == mixed.optim_wrapper
+        assert single.train_cfg.max_iters * len(sources) == mixed.train_cfg.max_iters
+        for own, other in zip(single.param_scheduler, mixed.param_scheduler, strict=True):
+            for key, value in other.items():
+                scale = len(sources) if key in ("end", "T_max") else 1
+                assert own[key] == (value // scale if scale > 1 else value)
 
 
 def test_metafile_names_what_exists():

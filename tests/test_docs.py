@@ -47,10 +47,18 @@ def test_results_table_by_hand(tmp_path: Path):
     log = tmp_path / "one" / "scalars.json"
     log.parent.mkdir()
     log.write_text('{"loss": 3}\n{"det/bbox_mAP": 0.1234, "sem_seg/mIoU": 55.55}\n')
-    assert results_table.table([log]).splitlines()[2] == "| one | 12.3 | - | 55.5 | - | - |"
+    assert results_table.table([log]).splitlines() == [
+        "| run | det AP | sem_seg mIoU |",
+        "|---|---|---|",
+        "| one | 12.3 | 55.5 |",
+    ]
     second = log.with_name("two.json")
     second.write_text('{"det/bbox_mAP": 0.1434}\n')
-    assert results_table.table([log, second]).splitlines()[2] == "| one | 13.3 ± 1.4 | - | 55.5 | - | - |"
+    assert results_table.table([log, second]).splitlines()[2] == "| one | 13.3 ± 1.4 | 55.5 |"
+    other = tmp_path / "two" / "scalars.json"
+    other.parent.mkdir()
+    other.write_text('{"cls/top1": 61.25}\n')
+    assert results_table.table([log, other]).splitlines()[2:] == ["| one | - | 12.3 | 55.5 |", "| two | 61.2 | - | - |"]
     log.write_text('{"loss": 3}\n')
     with pytest.raises(MTAdaptError, match=r"scalars.json: holds no validation"):
         results_table.table([log])

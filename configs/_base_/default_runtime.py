@@ -5,7 +5,7 @@ default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=2),
+    checkpoint=dict(type="ResumableCheckpointHook", interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     visualization=dict(type="MultiTaskVisualizationHook", num_images=8),
 )
@@ -13,8 +13,11 @@ custom_hooks = [
     dict(type="CheckpointMatchHook"),
     dict(type="PromptMatchHook"),
     dict(type="ParameterTableHook"),
+    dict(type="SourceAccumulationHook"),
     dict(type="TaskProgressHook", interval=50),
     dict(type="MetricTableHook"),
+    dict(type="NonFiniteHook"),
+    dict(type="RankHeartbeatHook"),
 ]
 
 env_cfg = dict(

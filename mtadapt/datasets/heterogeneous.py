@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.config import ConfigDict
 from torch.utils.data import Dataset
 
-from mtadapt.datasets.packed_samples import kinds_of, to_multi_task
-from mtadapt.datasets.sample_randomness import sample_randomness
+from mtadapt.datasets.packed_samples import add_metainfo, kinds_of, to_multi_task
+from mtadapt.datasets.sample_randomness import random_states_kept, seed_sample
 from mtadapt.datasets.transforms.formatting import DEFAULT_KINDS
 from mtadapt.errors import MTAdaptError
 from mtadapt.registry import DATASETS
@@ -95,18 +95,28 @@ class HeterogeneousDataset(Dataset):
 
     def __getitem__(self, item: int | Draw) -> dict:
         """Return ``dict(inputs=uint8 (3, H, W), data_samples=MultiTaskDataSample)``."""
+        return self.__getitems__([item])[0]
+
+    def __getitems__(self, items: Sequence[int | Draw]) -> list[dict]:
+        """Return the samples of a batch, which is what PyTorch's loaders ask for."""
+        with random_states_kept():
+            return [self._load(item) for item in items]
+
+    def _load(self, item: int | Draw) -> dict:
         if isinstance(item, Draw):
             source = self.sources[item.source]
-            with sample_randomness(item.seed):
-                packed = source.dataset[item.sample]
-            # All processes draw from the same sources in the same step, so these tasks are those of all of them.
-            extra = dict(accumulation=item.accumulation, source_tasks=tuple(source.kinds))
+            seed_sample(item.seed)
+            packed = source.dataset[item.sample]
         else:
             position, index = self._locate(item)
             source = self.sources[position]
-            packed, extra = source.dataset[index], dict[str, Any]()
+            packed = source.dataset[index]
         sample = to_multi_task(packed["data_samples"], source.kinds)
-        sample.set_metainfo(dict(source=source.name, **extra))
+        extra: dict[str, Any] = dict(source=source.name)
+        if isinstance(item, Draw):
+            # All processes draw from the same sources in the same step, so these tasks are those of all of them.
+            extra.update(accumulation=item.accumulation, source_tasks=tuple(source.kinds))
+        add_metainfo(sample, extra.items())
         return dict(inputs=packed["inputs"], data_samples=sample)
 
     def get_data_info(self, index: int) -> dict:

@@ -188,7 +188,9 @@ class MultiTaskModel(BaseModel):
 
         Returns:
             The samples, with one native sample a task that holds the task's own prediction fields. The logits of dense
-            tasks are dropped, because they are as many floats as image pixels times classes.
+            tasks are dropped, because they are as many floats as image pixels times classes. Images that come from a
+            source of a :class:`~mtadapt.datasets.HeterogeneousDataset` get the tasks that the source labels, which
+            are all that can be evaluated.
         """
         if samples is None:
             inputs = _one_tensor(inputs)
@@ -202,7 +204,11 @@ class MultiTaskModel(BaseModel):
 
     def _predict_group(self, images: Tensor, samples: list[MultiTaskDataSample]) -> None:
         features = self.extract_features(images)
+        labelled = {name for sample in samples for name in sample.labelled_tasks}
+        from_sources = all(sample.get("source") is not None for sample in samples)
         for name, task in self.tasks.items():
+            if from_sources and labelled and name not in labelled:
+                continue
             shared = features[task.backbone.source]
             for sample, native in zip(samples, task.predict(shared, native_samples(task, samples)), strict=True):
                 if "seg_logits" in native:

@@ -62,7 +62,7 @@ def test_samples_are_those_of_the_stock_datasets(root):
         stock = DATASETS.build(dict(source["dataset"], _scope_=source["dataset"]["type"].split(".")[0]))
         dataset = HeterogeneousDataset(sources)
         for number in range(6):
-            random.seed(7), np.random.seed([7, 0]), torch.manual_seed(7)  # noqa: NPY002
+            random.seed(7), np.random.seed(0), torch.manual_seed(7)  # noqa: NPY002
             expected = stock[number]
             found = dataset[Draw(position, number, 7)]
             assert torch.equal(found["inputs"], expected["inputs"]), name

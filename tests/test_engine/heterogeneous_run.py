@@ -62,6 +62,15 @@ def write_run(folder: Path, **changes) -> Path:
                 ),
             ),
             train_cfg=dict(type="IterBasedTrainLoop", max_iters=STEPS, val_interval=5),
+            # On the training images, with their random crops, so that a validation draws random numbers.
+            val_dataloader=dict(
+                batch_size=2,
+                num_workers=0,
+                sampler=dict(type="DefaultSampler", shuffle=False),
+                dataset=dict(type="HeterogeneousDataset", sources=dict(in1k=sources["in1k"])),
+            ),
+            val_cfg=dict(),
+            val_evaluator=dict(type="MultiTaskMetric", tasks=dict(cls=dict(type="mmpretrain.Accuracy", topk=(1,)))),
             optim_wrapper=dict(optimizer=dict(type="AdamW", lr=1e-3), clip_grad=dict(max_norm=1.0)),
             param_scheduler=[dict(type="CosineAnnealingLR", by_epoch=False, T_max=STEPS)],
         )

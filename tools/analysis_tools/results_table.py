@@ -3,7 +3,8 @@
     python tools/analysis_tools/results_table.py docs/logs/*/scalars.json
     python tools/analysis_tools/results_table.py docs/logs/camvid_adaptation/*/*.json
 
-One row a folder. Several logs in one folder are seeds of one config: their mean and standard deviation.
+One row a folder. Several logs in one folder are seeds of one config: their mean and standard deviation. Metrics that no
+run has are left out.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from mtadapt.errors import MTAdaptError, one_line_errors
 
 #: Metric to its heading and the factor that makes it a percentage.
 COLUMNS = {
+    "cls/top1": ("cls top-1", 1.0),
     "det/bbox_mAP": ("det AP", 100.0),
     "det/bbox_mAP_50": ("det AP50", 100.0),
     "sem_seg/mIoU": ("sem_seg mIoU", 1.0),
@@ -42,11 +44,16 @@ def table(paths: list[Path]) -> str:
     folders: dict[Path, list[dict[str, float]]] = {}
     for path in paths:
         folders.setdefault(path.parent, []).append(last_metrics(path))
-    rows = [f"| run | {' | '.join(heading for heading, _ in COLUMNS.values())} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    columns = {
+        name: column
+        for name, column in COLUMNS.items()
+        if any(name in run for runs in folders.values() for run in runs)
+    }
+    rows = [f"| run | {' | '.join(heading for heading, _ in columns.values())} |", "|---" * (len(columns) + 1) + "|"]
     for folder, runs in folders.items():
         cells = [
             _cell([metrics[name] * factor for metrics in runs if name in metrics])
-            for name, (_, factor) in COLUMNS.items()
+            for name, (_, factor) in columns.items()
         ]
         rows.append(f"| {folder.name} | " + " | ".join(cells) + " |")
     return "\n".join(rows)

@@ -9,19 +9,10 @@ nothing. ``--sem-seg-fraction 0.1`` puts a tenth of the images into the 10k set,
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from collections.abc import Sequence
 
-from mtadapt.errors import MTAdaptError, one_line_errors
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """``'640x360'`` as ``(640, 360)``."""
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if match is None:
-        raise MTAdaptError(f"--size is {text!r}, write it as WIDTHxHEIGHT in pixels, e.g. 640x360")
-    return int(match[1]), int(match[2])
+from mtadapt.errors import one_line_errors
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -45,9 +36,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the dataset and say how long it took."""
     args = parse_args(argv)
-    size = parse_size(args.size)
-    from mtadapt.datasets.synthetic import write_bdd100k  # after the arguments are read: importing takes a while
+    from mtadapt.datasets.synthetic import parse_size, write_bdd100k  # after the arguments: importing takes a while
 
+    size = parse_size(args.size)
     start = time.perf_counter()
     written = write_bdd100k(
         args.out,

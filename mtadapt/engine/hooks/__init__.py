@@ -2,8 +2,11 @@
 
 from mtadapt.engine.hooks.checkpoint_match_hook import CheckpointMatchHook
 from mtadapt.engine.hooks.metric_table_hook import MetricTableHook
+from mtadapt.engine.hooks.non_finite_hook import NonFiniteHook
 from mtadapt.engine.hooks.parameter_table_hook import ParameterTableHook
 from mtadapt.engine.hooks.prompt_match_hook import PromptMatchHook
+from mtadapt.engine.hooks.rank_heartbeat_hook import RankHeartbeatHook
+from mtadapt.engine.hooks.resumable_checkpoint_hook import ResumableCheckpointHook
 from mtadapt.engine.hooks.task_progress_hook import TaskProgressHook
 from mtadapt.engine.hooks.visualization_hook import MultiTaskVisualizationHook
 
@@ -11,7 +14,10 @@ __all__ = [
     "CheckpointMatchHook",
     "MetricTableHook",
     "MultiTaskVisualizationHook",
+    "NonFiniteHook",
     "ParameterTableHook",
     "PromptMatchHook",
+    "RankHeartbeatHook",
+    "ResumableCheckpointHook",
     "TaskProgressHook",
 ]

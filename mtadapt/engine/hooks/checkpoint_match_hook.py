@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 
+from mtadapt.engine.strategies.outline import plain_model
 from mtadapt.errors import MTAdaptError
 from mtadapt.registry import HOOKS
 
@@ -25,8 +25,7 @@ class CheckpointMatchHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the names and the shapes."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        own = model.state_dict()
+        own = plain_model(runner).state_dict()
         given = checkpoint.get("state_dict", checkpoint)
         wrong = [name for name, value in own.items() if name not in given or given[name].shape != value.shape]
         summary = f"{len(own) - len(wrong)} of the model's {len(own)} entries are in the checkpoint"

@@ -13,7 +13,6 @@ import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.hooks.hook import DATA_BATCH
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from prettytable import PrettyTable
 from torch import nn
@@ -21,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from mtadapt.engine.strategies.outline import plain_model
 from mtadapt.registry import HOOKS
 
 
@@ -31,7 +31,8 @@ class ParameterTableHook(Hook):
     The parts are the model's children, and the tasks of :class:`~mtadapt.models.MultiTaskModel`. Adapters (modules
     whose ``is_adapter`` is true) inside a part have a row of their own. The computation is that of the prediction on a
     blank image of the size of the batch's first one: convolutions, matrix products and attention, where a
-    multiply-add is 2 FLOPs; it stays out of the table, with a warning, when the model cannot predict like this.
+    multiply-add is 2 FLOPs; it stays out of the table when the model is sharded, and, with a warning, when the model
+    cannot predict like this.
     The model, its buffers and the states of torch's random generators are as before.
     """
 
@@ -52,8 +53,11 @@ class ParameterTableHook(Hook):
 
     @master_only
     def _log(self, runner: Runner, data_batch: DATA_BATCH) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = plain_model(runner)
         title, flops = "Parameters", None
+        if any(parameter.is_meta for parameter in model.parameters()):
+            runner.logger.info(f"{title}\n{parameter_table(model)}")
+            return
         try:
             image = _first_image(data_batch)
             size = f"{image['inputs'][0].shape[-1]}x{image['inputs'][0].shape[-2]}"

@@ -79,7 +79,7 @@ def test_uncertainty_learns_the_size_of_the_losses():
         # A task without labels moves nothing, but has a gradient.
         assert balancer.log_variances["c"].grad.item() == 0
         optimizer.step()
-    learned = {name: float(value) for name, value in balancer.log_variances.items()}
+    learned = {name: value.item() for name, value in balancer.log_variances.items()}
     assert learned == pytest.approx(dict(a=math.log(4.0), b=math.log(3.0), c=0.0), abs=1e-4)
 
 

@@ -32,8 +32,9 @@ class GradNorm(LossBalancer):
     Ours:
 
     - The gradients are those of the shared features that all tasks read (the neck's if all read those, else the
-      backbone's), not of the last shared layer's weights: one more backward pass through the heads, none through the
-      backbone. Alignment losses of an adapter do not pass through them and do not count.
+      backbone's), not of the last shared layer's weights: one more backward pass through the heads (and in the second
+      case the neck), none through the backbone. An adapter's alignment losses, which do not pass through these
+      features, do not count.
     - The step is one of Adam, so that it does not depend on the scale of the losses.
     - Norms and losses are those of the batches of all processes. A task without labels counts with those of its last
       batch, so that sources may alternate; weights stay 1 until every task has been seen. A step whose norm or loss is

@@ -1,0 +1,13 @@
+"""Three single-task datasets of painted scenes, one network, minutes on a CPU; everything it needs is in packages.
+
+python tools/dataset_converters/synthetic_heterogeneous.py data/synthetic_heterogeneous \
+    --train 400 --val 80 --size 320x192 --seed 0
+python tools/train.py configs/het_synthetic.py
+"""
+
+_base_ = [
+    "_base_/datasets/het_synthetic.py",
+    "_base_/models/het_efficientnet-lite0_fpn.py",
+    "_base_/iters_runtime.py",
+    "_base_/schedules/iters_adamw.py",
+]
