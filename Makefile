@@ -18,8 +18,21 @@ DEMO_VAL ?= $(if $(DEMO_SHORT),8,40)
 DEMO_OPTIONS ?= $(if $(DEMO_SHORT),--cfg-options train_cfg.max_epochs=2 \
 	$(foreach loader,train val test,$(loader)_dataloader.dataset.data_root=$(DEMO_DATA)))
 
+# The same for three datasets with different labels.
+HET_CONFIG := configs/het_synthetic.py
+HET_NAME := $(if $(DEMO_SHORT),heterogeneous_short,heterogeneous)
+HET_DATA := data/synthetic_$(HET_NAME)
+HET_WORK_DIR := work_dirs/het_synthetic$(if $(DEMO_SHORT),_short)
+HET_TRAIN ?= $(if $(DEMO_SHORT),16,400)
+HET_VAL ?= $(if $(DEMO_SHORT),8,80)
+HET_SIZE ?= $(if $(DEMO_SHORT),256x160,320x192)
+HET_OPTIONS ?= $(if $(DEMO_SHORT),--cfg-options train_cfg.max_iters=12 train_cfg.val_interval=12 \
+	$(foreach loader,train val test,$(foreach source,imagenet coco ade20k,\
+	$(loader)_dataloader.dataset.sources.$(source).dataset.data_root=$(HET_DATA)/$(source))) \
+	$(foreach loader,val test,$(loader)_evaluator.tasks.det.ann_file=$(HET_DATA)/coco/annotations/instances_val2017.json))
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types clean
+.PHONY: help setup demo demo-het test test-slow lint types clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -30,6 +43,12 @@ demo: setup  ## install, make data, train in two stages, test, draw
 	$(BIN)/python tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_WORK_DIR)/finetune/last_checkpoint)" --work-dir $(DEMO_WORK_DIR) --show-dir $(DEMO_WORK_DIR)/pictures $(DEMO_OPTIONS)
 	$(BIN)/python -W ignore tools/analysis_tools/constant_baseline.py $(DEMO_CONFIG) $(DEMO_OPTIONS)
 	@echo "Ground truth beside prediction: $(DEMO_WORK_DIR)/pictures"
+
+demo-het: setup  ## train one network on three datasets with different labels, test, draw
+	$(BIN)/python tools/dataset_converters/synthetic_heterogeneous.py $(HET_DATA) --train $(HET_TRAIN) --val $(HET_VAL) --size $(HET_SIZE) --seed 0
+	$(BIN)/python tools/train.py $(HET_CONFIG) --work-dir $(HET_WORK_DIR) $(HET_OPTIONS)
+	$(BIN)/python tools/test.py $(HET_CONFIG) "$$(cat $(HET_WORK_DIR)/last_checkpoint)" --work-dir $(HET_WORK_DIR) --show-dir $(HET_WORK_DIR)/pictures $(HET_OPTIONS)
+	@echo "Ground truth beside prediction: $(HET_WORK_DIR)/pictures"
 
 test: setup  ## install, run the tests
 	$(BIN)/python -m pytest -q -m 'not slow' $(PYTEST_ARGS) tests

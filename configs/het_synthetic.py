@@ -11,3 +11,12 @@ _base_ = [
     "_base_/iters_runtime.py",
     "_base_/schedules/iters_adamw.py",
 ]
+# Small scenes, small objects: half the anchors and regions.
+model = dict(
+    tasks=dict(
+        det=dict(
+            rpn_head=dict(anchor_generator=dict(scales=[2])),
+            roi_head=dict(bbox_roi_extractor=dict(finest_scale=14)),
+        )
+    )
+)

@@ -10,9 +10,17 @@ import argparse
 import os
 
 import torch
-from mmengine.runner import Runner
 
-from mtadapt.engine import CfgOptions, StageRunner, build_runner, load_config, prepare_launch, train_in_stages
+from mtadapt.engine import (
+    CfgOptions,
+    amp_variant,
+    build_runner,
+    load_config,
+    newest_whole_checkpoint,
+    prepare_launch,
+    runner_class,
+    train_in_stages,
+)
 from mtadapt.errors import MTAdaptError, one_line_errors
 
 
@@ -49,19 +57,27 @@ def main() -> None:
             raise MTAdaptError("--amp: automatic mixed precision needs a GPU; leave it out on a CPU")
         for part in (config, *(config.get("stages") or ())):
             if part.get("optim_wrapper"):
-                part.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
+                wrapper = amp_variant(part.optim_wrapper.get("type", "OptimWrapper"))
+                part.optim_wrapper.update(type=wrapper, loss_scale="dynamic")
     if args.auto_scale_lr:
         if "base_batch_size" not in config.get("auto_scale_lr", {}):
             raise MTAdaptError(f"{args.config}: --auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...)")
+        sampler = config.train_dataloader.get("batch_sampler") or {}
+        if str(sampler.get("type")).endswith("HeterogeneousBatchSampler"):
+            raise MTAdaptError("--auto-scale-lr: sources have batches of their own sizes; set the learning rate instead")
         config.auto_scale_lr.enable = True
     if args.resume:
         config.resume = True
         config.load_from = None if args.resume == "auto" else args.resume
+    kind = runner_class(config)
     if config.get("stages") is not None:
         train_in_stages(config)
     else:
+        if args.resume == "auto":
+            config.load_from = newest_whole_checkpoint(config.work_dir)
+            config.resume = config.load_from is not None
         # The config in the folder of a stage is that of the stage alone.
-        build_runner(config, StageRunner if config.get("stage") else Runner).train()
+        build_runner(config, kind).train()
 
 
 if __name__ == "__main__":

@@ -50,11 +50,14 @@ def build_runner(config: Config, runner_class: type[Runner] = Runner) -> Runner:
     """
     source = config.get("load_from")
     if source and "://" not in source:
-        if not Path(source).is_file():
+        # What DeepSpeed saves is a folder.
+        folder = Path(source).is_dir() and (config.get("strategy") or {}).get("type") == "DeepSpeedStrategy"
+        if not Path(source).is_file() and not folder:
             raise MTAdaptError(f"{source}: no such checkpoint (load_from or --resume)")
-        with open(source, "rb") as file:
-            if file.read(2) == b"PK" and not zipfile.is_zipfile(source):
-                raise MTAdaptError(f"{source}: the checkpoint is truncated; take another one or copy it again")
+        if not folder:
+            with open(source, "rb") as file:
+                if file.read(2) == b"PK" and not zipfile.is_zipfile(source):
+                    raise MTAdaptError(f"{source}: the checkpoint is truncated; take another one or copy it again")
     try:
         return runner_class.from_cfg(config)
     except (KeyError, TypeError) as error:

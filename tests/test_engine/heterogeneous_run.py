@@ -108,13 +108,18 @@ def finish(config: Path, work_dir: Path, *flags: str, processes: int = 1) -> str
     return printed
 
 
-def kill_when(process: subprocess.Popen, condition: Callable[[], bool], timeout: float = 200) -> bool:
-    """Kill the process group as soon as the condition holds; return whether it was still running."""
+def wait_for(process: subprocess.Popen, condition: Callable[[], bool], timeout: float = 200) -> bool:
+    """Wait until the condition holds or the process has ended; return whether it is still running."""
     end = time.monotonic() + timeout
     while process.poll() is None and not condition():
         assert time.monotonic() < end
-        time.sleep(0.002)
-    running = process.poll() is None
+        time.sleep(0.001)
+    return process.poll() is None
+
+
+def kill_when(process: subprocess.Popen, condition: Callable[[], bool]) -> bool:
+    """Kill the process group as soon as the condition holds; return whether it was still running."""
+    running = wait_for(process, condition)
     if running:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.command_line import last_line
-from tests.test_engine.heterogeneous_run import STEPS, different, finish, kill_when, start, write_run
+from tests.test_engine.heterogeneous_run import STEPS, different, finish, kill_when, start, wait_for, write_run
 
 LAST = f"iter_{STEPS}.pth"
 
@@ -111,10 +112,10 @@ def test_changed_sources_and_samplers(whole, tmp_path):
 
 @pytest.mark.slow
 def test_twenty_kills_lose_nothing(tmp_path):
-    """Half of them while a checkpoint is being written, the others at any moment."""
+    """Half of them around the writing of a checkpoint, the others at any moment."""
     generator = random.Random(0)
     # A wide head, so that writing takes a while.
-    steps = 40
+    steps = 90
     config = write_run(
         tmp_path,
         train_cfg=dict(max_iters=steps),
@@ -125,13 +126,17 @@ def test_twenty_kills_lose_nothing(tmp_path):
     for number in range(20):
         process = start(config, killed, "--resume", "--cfg-options", f"train_dataloader.num_workers={number % 3}")
         newest = max((int(path.stem[5:]) for path in killed.glob("iter_*.pth")), default=0)
+        ready = killed / f"iter_{newest + generator.randint(1, 3)}.pth"
         if number % 2:
-            step = newest + generator.randint(1, 2)
-            ready = killed / f"iter_{step}.pth.tmp"
-            assert kill_when(process, ready.exists)
-            saving += ready.exists()
+            saved = ready.with_name(ready.name + ".tmp")
+            assert kill_when(process, saved.exists)
+            saving += saved.exists()
         else:
-            assert kill_when(process, (killed / f"iter_{newest + 1}.pth").exists)
+            # Anywhere: while it starts, loads, trains, validates.
+            if number % 4 == 0:
+                assert wait_for(process, ready.exists)
+            end = time.monotonic() + generator.uniform(0, 2 if number % 4 == 0 else 20)
+            kill_when(process, lambda end=end: time.monotonic() > end)
     printed = finish(config, killed, "--resume")
     assert saving >= 3
     assert different(tmp_path / "whole" / f"iter_{steps}.pth", killed / f"iter_{steps}.pth") == []
