@@ -15,6 +15,13 @@ class MTAdaptError(ValueError):
     """
 
 
+def first_line(error: Exception) -> str:
+    """Kind and first line of an exception, whose message may be empty."""
+    # The text of a KeyError is the representation of its message.
+    lines = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """End the process with status 2 and one line on stderr when an :class:`MTAdaptError` is raised inside.

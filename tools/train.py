@@ -64,7 +64,9 @@ def main() -> None:
             raise MTAdaptError(f"{args.config}: --auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...)")
         sampler = config.train_dataloader.get("batch_sampler") or {}
         if str(sampler.get("type")).endswith("HeterogeneousBatchSampler"):
-            raise MTAdaptError("--auto-scale-lr: sources have batches of their own sizes; set the learning rate instead")
+            raise MTAdaptError(
+                "--auto-scale-lr: sources have batches of their own sizes; set the learning rate instead"
+            )
         config.auto_scale_lr.enable = True
     if args.resume:
         config.resume = True

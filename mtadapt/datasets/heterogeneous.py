@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from mtadapt.datasets.packed_samples import add_metainfo, kinds_of, to_multi_task
 from mtadapt.datasets.sample_randomness import random_states_kept, seed_sample
 from mtadapt.datasets.transforms.formatting import DEFAULT_KINDS
-from mtadapt.errors import MTAdaptError
+from mtadapt.errors import MTAdaptError, first_line
 from mtadapt.registry import DATASETS
 
 LIBRARIES = ("mmdet", "mmseg", "mmpretrain")
@@ -203,8 +203,7 @@ def _build(name: str, config: Mapping[str, Any]) -> _Source:
         # What MMEngine's serialisation of no entries says.
         if "need at least one array to concatenate" in str(error):
             raise MTAdaptError(_EMPTY.format(name)) from error
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise MTAdaptError(f"source {name!r}: its dataset cannot be built: {lines[0]}") from error
+        raise MTAdaptError(f"source {name!r}: its dataset cannot be built: {first_line(error)}") from error
     return _Source(name, built, kinds)
 
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
-from mtadapt.errors import MTAdaptError
+from mtadapt.errors import MTAdaptError, first_line
 
 
 def load_config(path: str, options: dict | None = None, work_dir: str | None = None) -> Config:
@@ -29,11 +29,11 @@ def load_config(path: str, options: dict | None = None, work_dir: str | None = N
         config = Config.fromfile(path)
     except Exception as error:
         # A config is a program of the user's own, so any exception is a mistake in it.
-        raise MTAdaptError(f"{path}: {_first_line(error)}; correct the config") from error
+        raise MTAdaptError(f"{path}: {first_line(error)}; correct the config") from error
     try:
         config.merge_from_dict(options or {})
     except (KeyError, TypeError, IndexError, AssertionError, AttributeError) as error:
-        raise MTAdaptError(f"--cfg-options {options}: {_first_line(error)}") from error
+        raise MTAdaptError(f"--cfg-options {options}: {first_line(error)}") from error
     config.work_dir = work_dir or config.get("work_dir") or str(Path("work_dirs", Path(path).stem))
     return config
 
@@ -62,13 +62,7 @@ def build_runner(config: Config, runner_class: type[Runner] = Runner) -> Runner:
         return runner_class.from_cfg(config)
     except (KeyError, TypeError) as error:
         # Registries raise KeyError for an unknown type, constructors TypeError for an unknown setting.
-        raise MTAdaptError(f"{config.filename}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    """Kind and first line of an exception, whose message may be empty."""
-    lines = str(error.args[0] if error.args else "").strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        raise MTAdaptError(f"{config.filename}: {first_line(error)}") from error
 
 
 class CfgOptions(DictAction):

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mtadapt.engine.freezing import freeze, modules_to_freeze, trainable_without
-from mtadapt.errors import MTAdaptError
+from mtadapt.errors import MTAdaptError, first_line
 from mtadapt.registry import RUNNERS
 
 
@@ -77,9 +77,8 @@ class StageRunner(Runner):
             self.optim_wrapper = self.build_optim_wrapper(copy.deepcopy(config.optim_wrapper))
             self.build_param_scheduler(copy.deepcopy(config.param_scheduler))
         except (KeyError, TypeError, ValueError, AssertionError) as error:
-            lines = str(error.args[0] if error.args else error).strip().splitlines() or [type(error).__name__]
             raise MTAdaptError(
-                f"stage {config.stage.name!r}: optim_wrapper or param_scheduler cannot be built: {lines[0]}"
+                f"stage {config.stage.name!r}: optim_wrapper or param_scheduler cannot be built: {first_line(error)}"
             ) from error
         finally:
             self.optim_wrapper = own

@@ -9,6 +9,7 @@ from mmengine._strategy import BaseStrategy
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
+from torch import nn
 
 from mtadapt.engine.stage_runner import StageRunner
 from mtadapt.errors import MTAdaptError
@@ -41,6 +42,8 @@ def runner_class(config: Config) -> type[Runner] | type[FlexibleRunner]:
 @RUNNERS.register_module()
 class StrategyRunner(FlexibleRunner):
     """The flexible runner, with strategies found by their name and mistakes in the model found when it is built."""
+
+    model: nn.Module | dict
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

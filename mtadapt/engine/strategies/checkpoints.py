@@ -10,7 +10,7 @@ import mmengine
 from mmengine.dist import is_main_process
 from mmengine.runner import save_checkpoint
 
-from mtadapt.engine.checkpoints import AtomicBackend
+import mtadapt.engine.checkpoints  # noqa: F401  registers the backend
 
 
 class AtomicCheckpoints:
@@ -58,7 +58,6 @@ class AtomicCheckpoints:
 
 
 def write_checkpoint(checkpoint: dict, filename: str) -> None:
-    """Write a checkpoint with :class:`~mtadapt.engine.checkpoints.AtomicBackend`, or where its address says."""
+    """Write a checkpoint with :class:`mtadapt.engine.checkpoints.AtomicBackend`, or where its address says."""
     backend = None if "://" in filename else dict(backend="atomic")
-    assert AtomicBackend, "its module registers the backend"
     save_checkpoint(checkpoint, filename, backend_args=backend)

@@ -14,6 +14,8 @@ from mtadapt.registry import STRATEGIES
 class DDPStrategy(AtomicCheckpoints, StockDDPStrategy):
     """MMEngine's strategy, on CPU processes too."""
 
+    model_wrapper: dict | None
+
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         if self.model_wrapper is None and not torch.cuda.is_available():
             self.model_wrapper = dict(type="MMDistributedDataParallel", broadcast_buffers=False, device_ids=None)

@@ -17,6 +17,7 @@ from mtadapt.engine.strategies.checkpoints import AtomicCheckpoints
 from mtadapt.engine.strategies.elementwise import check_elementwise
 from mtadapt.engine.strategies.outline import outline
 from mtadapt.errors import MTAdaptError
+from mtadapt.models.losses.balancing import GradNorm
 from mtadapt.registry import OPTIM_WRAPPERS, STRATEGIES
 
 #: What an optimizer wrapper saves beside these is its own, e.g. the scale of mixed precision.
@@ -72,8 +73,7 @@ class FSDPStrategy(AtomicCheckpoints, StockFSDPStrategy):
         return super().prepare(model, optim_wrapper=optim_wrapper, **kwargs)
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
-        if __import__("os").environ.get("TRY") is None:
-            _check_balancer(model)
+        _check_balancer(model)
         self.outline = outline(model)
         if self._optim_wrapper_cfg is not None:
             if self.model_wrapper.get("sharding_strategy") != "NO_SHARD":
@@ -137,21 +137,22 @@ def _renamed(state: dict, keys: Mapping[Any, Any]) -> dict:
 def _with_sharded_scaler(config: dict) -> dict:
     """Mixed precision has to agree over all processes on a scale and on the steps that it skips."""
     config = copy.deepcopy(config)
-    if issubclass(OPTIM_WRAPPERS.get(config.setdefault("type", "OptimWrapper")), AmpOptimWrapper):
+    kind = config.setdefault("type", "OptimWrapper")
+    kind = OPTIM_WRAPPERS.get(kind) if isinstance(kind, str) else kind
+    if isinstance(kind, type) and issubclass(kind, AmpOptimWrapper):
         config.setdefault("use_fsdp", True)
     return config
 
 
 def _check_balancer(model: nn.Module) -> None:
-    balancer = getattr(model, "loss_balancer", None)
-    if isinstance(balancer, nn.Module) and any(True for _ in balancer.parameters()):
+    if isinstance(getattr(model, "loss_balancer", None), GradNorm):
         raise MTAdaptError(
-            f"loss_balancer={type(balancer).__name__!r} learns weights outside the model's forward pass, which FSDP does "
-            "not gather; use DDP, or a balancer without parameters"
+            "loss_balancer.type='GradNorm' takes gradients inside the forward pass, which FSDP does not follow; use "
+            "UncertaintyWeighting or DWA, or DDP"
         )
 
 
-def _clip_by_global_norm(wrapper: OptimWrapper, model: nn.Module) -> None:
+def _clip_by_global_norm(wrapper: OptimWrapper, model: Any) -> None:
     """Every process takes part, also one whose shards have no gradient."""
     norm = model.clip_grad_norm_(**wrapper.clip_grad_kwargs)
     wrapper.message_hub.update_scalar(f"train/{wrapper.grad_name}", float(norm))

@@ -11,7 +11,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mtadapt.errors import MTAdaptError
+from mtadapt.errors import MTAdaptError, first_line
 from mtadapt.models.text.text_encoder import TextEncoder, device_of, tensors_sha256
 from mtadapt.registry import MODELS
 
@@ -102,7 +102,7 @@ class OpenCLIPTextEncoder(TextEncoder):
             self._tokenizer = open_clip.get_tokenizer(self.model)
         except (OSError, RuntimeError, ImportError) as error:  # towers and tokenizers that transformers fetches
             raise MTAdaptError(
-                f"OpenCLIPTextEncoder: {self.model} needs files or a package that are not there ({_first_line(error)})"
+                f"OpenCLIPTextEncoder: {self.model} needs files or a package that are not there ({first_line(error)})"
             ) from error
         self.tower = model.text
         if self.pretrained is None:
@@ -126,7 +126,7 @@ class OpenCLIPTextEncoder(TextEncoder):
         except Exception as error:  # whatever the network and its clients raise
             raise MTAdaptError(
                 f"OpenCLIPTextEncoder: the weights of {self.model}, pretrained={self.pretrained!r}, cannot be fetched "
-                f"({_first_line(error)}); set pretrained to a local file, or text_encoder to PrecomputedTextEmbeddings"
+                f"({first_line(error)}); set pretrained to a local file, or text_encoder to PrecomputedTextEmbeddings"
             ) from error
 
     def _read(self, path: Path) -> None:
@@ -138,7 +138,7 @@ class OpenCLIPTextEncoder(TextEncoder):
             of_text = {key.removeprefix("text."): value for key, value in weights.items() if key.startswith("text.")}
         except Exception as error:  # whatever the bytes of the file make of torch's safe unpickler
             raise MTAdaptError(
-                f"OpenCLIPTextEncoder: {path} is no checkpoint of plain tensors ({_first_line(error)}); save the "
+                f"OpenCLIPTextEncoder: {path} is no checkpoint of plain tensors ({first_line(error)}); save the "
                 "model's state_dict() and use that"
             ) from error
         own = self.tower.state_dict()
@@ -200,8 +200,3 @@ class OpenCLIPTextEncoder(TextEncoder):
 
 def _size(value: Tensor | None) -> str:
     return "missing" if value is None else "x".join(map(str, value.shape))
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

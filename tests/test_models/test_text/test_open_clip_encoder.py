@@ -185,7 +185,7 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(open_clip, "download_pretrained", refuse)
     expected = (
-        r"weights of RN50, pretrained='openai', cannot be fetched \(no route\); set pretrained to a local file, or "
+        r"weights of RN50, pretrained='openai', cannot be fetched \(RuntimeError: no route\); set pretrained to a local file, or "
         "text_encoder to PrecomputedTextEmbeddings$"
     )
     with pytest.raises(MTAdaptError, match=expected):
