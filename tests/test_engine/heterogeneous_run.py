@@ -102,13 +102,13 @@ def start(config: Path, work_dir: Path, *flags: str, processes: int = 1) -> subp
 def finish(config: Path, work_dir: Path, *flags: str, processes: int = 1) -> str:
     """Train to the end; return all that was printed into the folder so far."""
     process = start(config, work_dir, *flags, processes=processes)
-    code = process.wait(timeout=300)
+    code = process.wait(timeout=900)
     printed = (work_dir / "output.txt").read_text()
     assert code == 0, printed[-4000:]
     return printed
 
 
-def wait_for(process: subprocess.Popen, condition: Callable[[], bool], timeout: float = 200) -> bool:
+def wait_for(process: subprocess.Popen, condition: Callable[[], bool], timeout: float = 600) -> bool:
     """Wait until the condition holds or the process has ended; return whether it is still running."""
     end = time.monotonic() + timeout
     while process.poll() is None and not condition():
