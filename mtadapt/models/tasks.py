@@ -35,7 +35,7 @@ class Library(NamedTuple):
 
     new_sample: Callable[[], BaseDataElement]
     metainfo: Callable[[dict], dict]
-    unlabelled: Callable[[BaseDataElement], None] | None
+    unlabelled: Callable[[BaseModel, BaseDataElement], None] | None
 
 
 def _det_metainfo(meta: dict) -> dict:
@@ -49,15 +49,17 @@ def _seg_metainfo(meta: dict) -> dict:
     return {**meta, "pad_shape": meta["batch_input_shape"], "padding_size": padding}
 
 
-def _no_boxes(sample: BaseDataElement) -> None:
+def _no_boxes(task: BaseModel, sample: BaseDataElement) -> None:
     from mmengine.structures import InstanceData
 
     empty = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64))
     sample.gt_instances, sample.ignored_instances = empty, empty.clone()
 
 
-def _ignore_map(sample: BaseDataElement) -> None:
-    data = torch.full((1, *sample.batch_input_shape), 255, dtype=torch.int64)
+def _ignore_map(task: BaseModel, sample: BaseDataElement) -> None:
+    head = task.decode_head
+    ignored = getattr(head[-1] if isinstance(head, ModuleList) else head, "ignore_index", 255)
+    data = torch.full((1, *sample.batch_input_shape), ignored, dtype=torch.int64)
     sample.gt_sem_seg = PixelData(data=data)
 
 
@@ -201,5 +203,5 @@ def unlabelled_sample(task: BaseModel, sample: MultiTaskDataSample, device: torc
         return None
     native = library.new_sample()
     native.set_metainfo(library.metainfo(dict(sample.metainfo)))
-    library.unlabelled(native)
+    library.unlabelled(task, native)
     return native.to(device)

@@ -28,13 +28,15 @@ def test_progress_counts_labelled_samples_and_sums_losses(caplog: pytest.LogCapt
         "det.acc": torch.tensor(70.0),
         "sem_seg.decode.loss_ce": torch.tensor(0.25),
     }
+    absent = {"det.loss_absent": torch.tensor(0.0), "sem_seg.decode.loss_ce": torch.tensor(0.75)}
     logger = logging.getLogger("progress")
     with caplog.at_level(logging.INFO):
         for iteration in range(4):
-            hook.after_train_iter(SimpleNamespace(iter=iteration, logger=logger), iteration, batch, outputs)
+            given = absent if iteration == 3 else outputs
+            hook.after_train_iter(SimpleNamespace(iter=iteration, logger=logger), iteration, batch, given)
     assert [record.message for record in caplog.records] == [
         "Tasks: det 4 samples, loss 1.5000; sem_seg 2 samples, loss 0.2500",
-        "Tasks: det 8 samples, loss 1.5000; sem_seg 4 samples, loss 0.2500",
+        "Tasks: det 8 samples, loss 1.5000; sem_seg 4 samples, loss 0.5000",
     ]
 
 

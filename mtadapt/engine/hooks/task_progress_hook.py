@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.hooks.hook import DATA_BATCH
 from mmengine.runner import Runner
@@ -17,7 +18,8 @@ from mtadapt.registry import HOOKS
 class TaskProgressHook(Hook):
     """Log, for every task, how many labelled samples were trained on and the sum of its losses.
 
-    The counts are those of one process.
+    The counts are those of one process. The loss is the mean over the steps since the last line in which the task had
+    labels.
 
     Args:
         interval: iterations between two lines.
@@ -28,6 +30,9 @@ class TaskProgressHook(Hook):
     def __init__(self, interval: int = 50) -> None:
         self.interval = interval
         self._seen: Counter[str] = Counter()
+        #: Task to the steps with labels since the last line, and the sum of their losses.
+        self._steps: Counter[str] = Counter()
+        self._losses: dict[str, Tensor] = {}
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: DATA_BATCH = None, outputs: dict | None = None
@@ -36,17 +41,27 @@ class TaskProgressHook(Hook):
         samples: Sequence = data_batch["data_samples"] if isinstance(data_batch, dict) else ()
         for sample in samples:
             self._seen.update(sample.labelled_tasks)
+        self._add_losses(outputs or {})
         if not self.every_n_train_iters(runner, self.interval):
             return
-        losses: dict[str, float] = {}
-        for name, value in (outputs or {}).items():
-            task, _, term = name.partition(".")
-            if "loss" in term:
-                number = float(value.detach() if isinstance(value, Tensor) else value)
-                losses[task] = losses.get(task, 0.0) + number
-        if losses:
-            parts = [f"{task} {self._seen[task]:,} samples, loss {losses[task]:.4f}" for task in losses]
+        parts = [
+            f"{task} {self._seen[task]:,} samples, loss {float(loss) / self._steps[task]:.4f}"
+            for task, loss in self._losses.items()
+        ]
+        if parts:
             runner.logger.info(f"Tasks: {'; '.join(parts)}")
+        self._steps.clear()
+        self._losses.clear()
+
+    def _add_losses(self, outputs: dict) -> None:
+        """Sum on the device; the numbers are fetched when a line is written."""
+        labelled = set()
+        for name, value in outputs.items():
+            task, _, term = name.partition(".")
+            if "loss" in term and term != "loss_absent":
+                labelled.add(task)
+                self._losses[task] = self._losses.get(task, 0) + torch.as_tensor(value).detach()
+        self._steps.update(labelled)
 
     def after_train(self, runner: Runner) -> None:
         """Say how many samples were skipped."""
