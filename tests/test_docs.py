@@ -32,11 +32,16 @@ def test_results_are_those_of_the_logs():
     readme = (ROOT / "README.md").read_text()
     for row in results_table.table(logs).splitlines():
         assert row in readme, row
-    logs = sorted((ROOT / "docs/logs/camvid_adaptation").glob("*/*.json"))
-    assert logs
-    page = (ROOT / "docs/adaptation.md").read_text()
-    for row in results_table.table(logs).splitlines():
-        assert row in page, row
+    for page, folder in (
+        ("adaptation.md", "camvid_adaptation"),
+        ("heterogeneous.md", "het_cifar_bccd_camvid_comparison"),
+        ("heterogeneous.md", "het_synthetic_comparison"),
+    ):
+        logs = sorted((ROOT / "docs/logs" / folder).glob("*/*.json"))
+        assert logs
+        text = (ROOT / "docs" / page).read_text()
+        for row in results_table.table(logs).splitlines():
+            assert row in text, row
 
 
 def test_results_table_by_hand(tmp_path: Path):

@@ -34,7 +34,7 @@ def step(rank: int, detector: str, folder: str) -> None:
 def test_tasks_differ_between_processes(tmp_path: Path, detector: str):
     processes = mp.start_processes(step, (detector, str(tmp_path)), nprocs=2, join=False, start_method="fork")
     assert processes is not None
-    for _ in range(60):
+    for _ in range(240):
         if processes.join(timeout=1):
             break
     else:
