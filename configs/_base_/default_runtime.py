@@ -14,6 +14,7 @@ custom_hooks = [
     dict(type="PromptMatchHook"),
     dict(type="ParameterTableHook"),
     dict(type="SourceAccumulationHook"),
+    dict(type="AbsentTaskHook"),
     dict(type="TaskProgressHook", interval=50),
     dict(type="MetricTableHook"),
     dict(type="NonFiniteHook"),

@@ -5,7 +5,8 @@ python tools/train.py configs/het_cifar_bccd_camvid_comparison/single_cls.py
 
 _base_ = "het.py"
 max_iters = 100
-model = dict(tasks=dict(_delete_=True, cls={{_base_.model.tasks.cls}}))
+# Its head reads the backbone; a neck that nothing reads would get no gradient.
+model = dict(neck=None, tasks=dict(_delete_=True, cls={{_base_.model.tasks.cls}}))
 train_dataloader = dict(
     dataset=dict(sources=dict(_delete_=True, cifar10={{_base_.sources.cifar10}})),
     batch_sampler=dict(

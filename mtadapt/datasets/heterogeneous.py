@@ -9,6 +9,7 @@ import numpy as np
 from mmengine.config import ConfigDict
 from torch.utils.data import Dataset
 
+from mtadapt.datasets.label_checks import check_categories, check_ids
 from mtadapt.datasets.packed_samples import add_metainfo, kinds_of, to_multi_task
 from mtadapt.datasets.sample_randomness import random_states_kept, seed_sample
 from mtadapt.datasets.transforms.formatting import DEFAULT_KINDS
@@ -99,6 +100,8 @@ class HeterogeneousDataset(Dataset):
 
     def __getitems__(self, items: Sequence[int | Draw]) -> list[dict]:
         """Return the samples of a batch, which is what PyTorch's loaders ask for."""
+        if not any(isinstance(item, Draw) for item in items):
+            return [self._load(item) for item in items]
         with random_states_kept():
             return [self._load(item) for item in items]
 
@@ -150,7 +153,13 @@ class HeterogeneousDataset(Dataset):
 
     def _check_labels(self, position: int, source: _Source) -> None:
         """Load the first sample and look for the labels; sources that label images in part tell it themselves."""
-        sample = self[Draw(position, 0, 0)]["data_samples"]
+        check_categories(source.name, source.dataset)
+        try:
+            sample = self[Draw(position, 0, 0)]["data_samples"]
+        except (KeyError, TypeError, OSError, AssertionError, ValueError, AttributeError, IndexError) as error:
+            raise MTAdaptError(
+                f"source {source.name!r}: its first sample cannot be loaded: {first_line(error)}"
+            ) from error
         meta = _metainfo(source)
         known = meta.get("tasks", sample.labelled_tasks)
         for task in source.kinds:
@@ -160,6 +169,9 @@ class HeterogeneousDataset(Dataset):
                     f"source {source.name!r} has no {kind} for task {task!r} ({sample.get('img_path')}); load them in "
                     f"its pipeline, or leave the task out of its tasks"
                 )
+            if task in sample.tasks:
+                classes = (meta["tasks"][task] if "tasks" in meta else meta).get("classes")
+                check_ids(source.name, task, sample, classes)
         extra = set(sample.labelled_tasks) - set(source.kinds)
         if extra:
             raise MTAdaptError(
@@ -180,6 +192,12 @@ class HeterogeneousDataset(Dataset):
                     f"sources {first!r} and {source.name!r} claim task {task!r} with different classes "
                     f"({_differences(there, classes)}); give them one list through metainfo=dict(classes=...), or name "
                     f"two tasks"
+                )
+            elif (there := self._tasks[task].get("reduce_zero_label")) != own.get("reduce_zero_label"):
+                first = next(other.name for other in self.sources if task in other.kinds)
+                raise MTAdaptError(
+                    f"sources {first!r} and {source.name!r} claim task {task!r} with reduce_zero_label={there} and "
+                    f"{own.get('reduce_zero_label')}; their maps would mean different classes"
                 )
 
 

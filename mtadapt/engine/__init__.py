@@ -3,6 +3,7 @@
 from mtadapt.engine.checkpoints import newest_whole_checkpoint
 from mtadapt.engine.config import CfgOptions, build_runner, load_config, prepare_launch
 from mtadapt.engine.hooks import (
+    AbsentTaskHook,
     CheckpointMatchHook,
     MetricTableHook,
     MultiTaskVisualizationHook,
@@ -27,6 +28,7 @@ from mtadapt.engine.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrate
 from mtadapt.engine.strategy_runner import StrategyRunner, runner_class
 
 __all__ = [
+    "AbsentTaskHook",
     "AmpGradientSurgeryOptimWrapper",
     "AmpSourceAccumulationOptimWrapper",
     "CfgOptions",

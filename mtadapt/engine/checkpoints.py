@@ -11,6 +11,8 @@ from pathlib import Path
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import print_log
 
+from mtadapt.errors import MTAdaptError
+
 TEMPORARY = ".tmp"
 
 
@@ -45,24 +47,37 @@ class AtomicBackend(LocalBackend):
 
 
 def newest_whole_checkpoint(folder: str | Path) -> str | None:
-    """Path of the newest checkpoint in a folder that can be read to its end; others are reported and passed over.
+    """Path of the checkpoint that was written last and can be read to its end; others are reported and passed over.
 
-    Checkpoints are ``iter_<n>.pth`` and ``epoch_<n>.pth``, and the one that the file ``last_checkpoint`` names. A
-    folder among them, as DeepSpeed writes, is taken as it is.
+    Checkpoints are ``iter_<n>.pth`` and ``epoch_<n>.pth`` in the folder, and in the folder of the one that the file
+    ``last_checkpoint`` names, and that one. Ours: the time of writing counts, not the number, because the folder may
+    hold the checkpoints of an older and longer run. A folder among them, as DeepSpeed writes, is taken as it is.
+
+    Raises:
+        MTAdaptError: when there are checkpoints, and none is whole.
     """
     folder = Path(folder)
-    numbered = [(int(match[1]), path) for path in folder.glob("*.pth") if (match := _NAME.fullmatch(path.name))]
-    paths = [path for _, path in sorted(numbered, reverse=True)]
     pointer = folder / "last_checkpoint"
-    named = Path(pointer.read_text().strip()) if pointer.is_file() else None
-    if named and named.name and not _NAME.fullmatch(named.name) and named.exists():
-        paths.insert(0, named)
-    for path in paths:
+    named = Path(pointer.read_text().strip()) if pointer.is_file() else folder / "none"
+    found = {path.resolve() for place in {folder, named.parent} for path in place.glob("*.pth") if _number(path) >= 0}
+    if named.exists():
+        found.add(named.resolve())
+    for path in sorted(found, key=lambda path: (path.stat().st_mtime_ns, _number(path)), reverse=True):
         damage = damage_of(path)
         if damage is None:
             return str(path)
         print_log(f"{path}: {damage}; passed over", logger="current", level=logging.WARNING)
+    if found:
+        raise MTAdaptError(
+            f"{folder}: none of the {len(found)} checkpoints is whole; copy one again, or train without --resume"
+        )
     return None
+
+
+def _number(path: Path) -> int:
+    """Iterations or epochs in the name of a checkpoint, or -1."""
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else -1
 
 
 _NAME = re.compile(r"(?:iter|epoch)_(\d+)\.pth")

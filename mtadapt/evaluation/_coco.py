@@ -1,9 +1,14 @@
-"""Two repairs of the input of mmdet's ``CocoMetric``, which the metric itself has no setting for."""
+"""What mmdet's ``CocoMetric`` has no setting for: two repairs of its input, and a check."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from mmengine.evaluator import BaseMetric
+
+from mtadapt.errors import MTAdaptError
 
 
 def is_coco(metric: BaseMetric) -> bool:
@@ -37,3 +42,23 @@ def prepare_results(results: list[tuple[dict, dict]], renumber: bool) -> list[tu
         box, score, label = np.zeros((1, 4), np.float32), np.zeros(1, np.float32), np.zeros(1, np.int64)
         results = [(gt, {**pred, "bboxes": box, "scores": score, "labels": label}), *results[1:]]
     return results
+
+
+def check_image_ids(results: Mapping[str, tuple]) -> None:
+    """Refuse two images of one number, which a file of annotations would judge by the same ground truth.
+
+    Args:
+        results: image to what the metric recorded for it.
+
+    Raises:
+        MTAdaptError: naming both images.
+    """
+    images: dict[Any, str] = {}
+    for image, recorded in results.items():
+        for _, prediction in recorded:
+            other = images.setdefault(prediction["img_id"], image)
+            if other != image:
+                raise MTAdaptError(
+                    f"{other} and {image} have the same img_id {prediction['img_id']}: with several detection sources "
+                    "leave ann_file out of CocoMetric, and add 'instances' to the meta_keys of their PackDetInputs"
+                )

@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 
 from mtadapt.errors import MTAdaptError
-from mtadapt.evaluation._coco import is_coco, prepare_results
+from mtadapt.evaluation._coco import check_image_ids, is_coco, prepare_results
 from mtadapt.registry import METRICS
 
 Record = tuple[str, int, str, tuple]
@@ -204,6 +204,8 @@ class MultiTaskMetric(BaseMetric):
                 continue
             for index, metric in enumerate(metrics):
                 found = images.pop((task, index))
+                if is_coco(metric) and id(metric) not in self._sample_gt:
+                    check_image_ids(found)
                 ordered = [result for image in sorted(found) for result in found[image]]
                 for name, value in self._compute_one(metric, ordered).items():
                     key = "/".join(part for part in (task, self._prefixes[task][index], name) if part)

@@ -144,17 +144,23 @@ class MultiTaskModel(BaseModel):
         ]
         losses: Losses = {}
         for name, task in self.tasks.items():
-            chosen = [(group, rows) for group in groups if (rows := group.rows(name))]
-            if chosen:
-                task_losses = mean_losses(
-                    [(len(rows), self._labelled_loss(task, group, rows)) for group, rows in chosen]
+            # In the order of the groups, because heads that average over processes wait for each other.
+            parts: list[tuple[int, Losses]] = []
+            unlabelled: list[Tensor] = []
+            for group in groups:
+                if rows := group.rows(name):
+                    parts.append((len(rows), self._labelled_loss(task, group, rows)))
+                elif (zero := self._unlabelled_loss(task, group)) is not None:
+                    unlabelled.append(zero)
+            task_losses = mean_losses(parts) if parts else dict(loss_absent=_touch(task, groups[0]))
+            if unlabelled:
+                task_losses["loss_unlabelled" if parts else "loss_absent"] = sum(
+                    unlabelled, start=_touch(task, groups[0])
                 )
-            else:
-                task_losses = self._absent_loss(task, groups[0], samples)
             weight = self.loss_weights.get(name, 1.0)
             for key, value in task_losses.items():
                 losses[f"{name}.{key}"] = _scale(value, weight) if "loss" in key else value
-            losses[f"{name}.samples"] = torch.tensor(float(sum(len(rows) for _, rows in chosen)))
+            losses[f"{name}.samples"] = torch.tensor(float(sum(count for count, _ in parts)))
         return losses if self.loss_balancer is None else self.loss_balancer(losses, self._common_features(groups))
 
     def _common_features(self, groups: Sequence[ImageGroup]) -> list[Tensor]:
@@ -249,25 +255,27 @@ class MultiTaskModel(BaseModel):
         chosen = [{name: level[name].index_select(0, index)} for level in group.scores]
         return self.adapter.align_loss(name, chosen, [group.samples[row] for row in rows])
 
-    def _absent_loss(self, task: BaseModel, group: ImageGroup, samples: Sequence[MultiTaskDataSample]) -> Losses:
-        """Zero, through every parameter of the task and every level of the features that it reads.
+    def _unlabelled_loss(self, task: BaseModel, group: ImageGroup) -> Tensor | None:
+        """Zero, from the task's head on one image without labels, where other processes may have labelled ones.
 
-        With several processes the other ones may have labels, and heads that average over processes would then wait for
-        this one: so the head runs on one image without labels, which takes part in its collective calls with zero. That
-        is left out where the sources of the step, which all processes have in common, cannot label the task.
+        Heads that average over processes would wait for this one, so it takes part in their collective calls. None with
+        one process, and where the group's sources, which all processes have in common, cannot label the task.
         """
-        shared = group.features[task.backbone.source]
-        touched = [*shared, *(parameter for parameter in task.parameters() if parameter.requires_grad)]
-        # One element of each, because a sum of half-precision features can overflow, and infinity times 0 is NaN.
-        zero = sum(tensor.flatten()[0].float() * 0 for tensor in touched)
-        known = labelled_by_source(samples)
-        if get_world_size() > 1 and (known is None or task.task_name in known):
-            native = unlabelled_sample(task, group.samples[0], shared[0].device)
-            if native is not None:
-                for key, value in self._task_loss(task, group.features, [0], [native], unlabelled=True).items():
-                    if "loss" in key:
-                        zero = zero + _total(value) * 0
-        return dict(loss_absent=zero)
+        known = labelled_by_source(group.samples)
+        if get_world_size() == 1 or (known is not None and task.task_name not in known):
+            return None
+        native = unlabelled_sample(task, group.samples[0], group.images.device)
+        if native is None:
+            return None
+        losses = self._task_loss(task, group.features, [0], [native], unlabelled=True)
+        return torch.stack([_total(value) * 0 for key, value in losses.items() if "loss" in key]).sum()
+
+
+def _touch(task: BaseModel, group: ImageGroup) -> Tensor:
+    """Zero, through every parameter of the task and every level of the features that it reads."""
+    touched = [*group.features[task.backbone.source], *(each for each in task.parameters() if each.requires_grad)]
+    # One element of each, because a sum of half-precision features can overflow, and infinity times 0 is NaN.
+    return torch.stack([tensor.flatten()[0].float() * 0 for tensor in touched]).sum()
 
 
 def _one_tensor(inputs: Tensor | list[Tensor]) -> Tensor:

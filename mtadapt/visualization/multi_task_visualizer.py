@@ -25,7 +25,8 @@ class MultiTaskVisualizer(Visualizer):
     """Draw all tasks of a sample.
 
     The upper row shows boxes over the first ``overlay`` task (the drivable area), the lower row the other dense tasks;
-    the left column is the ground truth, the right one the prediction, each only where it exists. Small images are
+    classes of whole images stand in the title. The left column is the ground truth, the right one the prediction, each
+    only where it exists. Classes without a palette get colours of ours. Small images are
     enlarged to 640 pixels, so that labels can be read.
 
     Args:
@@ -85,11 +86,8 @@ class MultiTaskVisualizer(Visualizer):
         size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
         canvas = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         columns = []
-        for title, wanted, map_field, box_field in (
-            ("ground truth", draw_gt, "gt_sem_seg", "gt_instances"),
-            ("prediction", draw_pred, "pred_sem_seg", "pred_instances"),
-        ):
-            panels = self._panels(canvas, scale, sample, metas, map_field, box_field, score_thr) if wanted else []
+        for title, wanted, kind in (("ground truth", draw_gt, "gt"), ("prediction", draw_pred, "pred")):
+            panels = self._panels(canvas, scale, sample, metas, kind, score_thr) if wanted else []
             if panels:
                 columns.append([_with_title(panel, f"{title}: {label}") for label, panel in panels])
         if not columns:
@@ -105,10 +103,10 @@ class MultiTaskVisualizer(Visualizer):
         scale: float,
         sample: MultiTaskDataSample,
         metas: Mapping[str, dict],
-        map_field: str,
-        box_field: str,
+        kind: str,
         score_thr: float,
     ) -> list[tuple[str, np.ndarray]]:
+        map_field, box_field, label_field = f"{kind}_sem_seg", f"{kind}_instances", f"{kind}_label"
         dense = {task: sample.task(task) for task in sample.tasks if map_field in sample.task(task)}
         boxes = {task: sample.task(task) for task in sample.tasks if box_field in sample.task(task)}
         panels = []
@@ -122,6 +120,10 @@ class MultiTaskVisualizer(Visualizer):
         for task, native in dense.items():
             if task != self.overlay:
                 panels.append((task, self._blend(canvas, native, map_field, metas[task])))
+        for task in sample.tasks:
+            if label_field in sample.task(task):
+                labels = sample.task(task).get(label_field).flatten().tolist()
+                panels.append((f"{task} {', '.join(metas[task]['classes'][label] for label in labels)}", canvas))
         return panels
 
     def _blend(
@@ -129,9 +131,10 @@ class MultiTaskVisualizer(Visualizer):
     ) -> np.ndarray:
         ids = native.get(field).data.squeeze(0).cpu().numpy().astype(np.uint8)
         ids = cv2.resize(ids, canvas.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        colours = _palette(meta)
         palette = np.zeros((256, 3), np.uint8)
-        palette[: len(meta["palette"])] = meta["palette"]
-        drawn = ids < len(meta["palette"])
+        palette[: len(colours)] = colours
+        drawn = ids < len(colours)
         if hidden in meta["classes"]:
             drawn &= ids != list(meta["classes"]).index(hidden)
         mixed = cv2.addWeighted(canvas, 1 - self.alpha, palette[ids], self.alpha, 0)
@@ -148,7 +151,8 @@ class MultiTaskVisualizer(Visualizer):
         bboxes = getattr(instances.bboxes, "tensor", instances.bboxes).numpy() * scale
         bboxes = bboxes.clip(0, np.array(canvas.shape[1::-1] * 2) - 1)
         labels = instances.labels.numpy()
-        colours = [tuple(meta["palette"][label]) for label in labels]
+        palette = _palette(meta)
+        colours = [tuple(palette[label]) for label in labels]
         scores = instances.scores.numpy() if "scores" in instances else None
         texts = [
             meta["classes"][label] + ("" if scores is None else f" {scores[row]:.2f}")
@@ -177,8 +181,16 @@ class MultiTaskVisualizer(Visualizer):
             ids = {int(value) for field in fields if field is not None for value in field.data.unique()}
             for value in sorted(ids):
                 if value < len(metas[task]["classes"]) and metas[task]["classes"][value] != "background":
-                    shown[metas[task]["classes"][value]] = metas[task]["palette"][value]
+                    shown[metas[task]["classes"][value]] = _palette(metas[task])[value]
         return list(shown.items())
+
+
+def _palette(meta: Mapping[str, Any]) -> Palette:
+    """A colour for every class, the same in every picture."""
+    palette: Palette = meta.get("palette") or ()
+    if len(palette) < len(meta["classes"]):
+        return np.random.default_rng(42).integers(40, 256, (len(meta["classes"]), 3)).tolist()
+    return palette
 
 
 def _with_title(panel: np.ndarray, title: str) -> np.ndarray:

@@ -104,7 +104,7 @@ def test_randomness_belongs_to_the_draw_and_not_to_the_process(root):
 def test_batches_tell_their_source_to_the_model(root):
     batch = next(iter(loader(trio(root), mode="mixed", weights=None, accumulate=None)))
     samples = batch["data_samples"]
-    assert [sample.source for sample in samples] == ["in1k"] * 4 + ["coco"] * 2 + ["ade20k"] * 2
+    assert [sample.source for sample in samples] == ["ade20k"] * 2 + ["coco"] * 2 + ["in1k"] * 4
     assert {sample.source: sample.source_tasks for sample in samples}["coco"] == ("det",)
     assert {sample.accumulation for sample in samples} == {(0, 1)}
 
@@ -139,6 +139,8 @@ def test_multi_task_sources_keep_their_own_labels(bdd):
         for number in range(len(dataset))
     }
     assert labelled["a"] == ("det", "drivable") and labelled["d"] == ("sem_seg",)
+    # What the source can label, not what this image is labelled for: the same on all processes.
+    assert all(dataset[Draw(0, number, 1)]["data_samples"].source_tasks == tuple(tasks) for number in range(4))
     with pytest.raises(MTAdaptError, match=r"source 'bdd' labels drivable, which its tasks=\['det'\] leave out"):
         HeterogeneousDataset(dict(bdd=dict(tasks=["det"], dataset=dict(source, tasks=["det", "drivable"]))))
 
@@ -151,6 +153,14 @@ def empty_coco(root: Path) -> dict:
     return dict(source, dataset=dict(source["dataset"], ann_file="empty.json"))
 
 
+def other_file(root: Path, change) -> dict:
+    """The COCO source with another annotation file."""
+    document = json.loads((root / "coco" / "train.json").read_text())
+    change(document)
+    (root / "coco" / "other.json").write_text(json.dumps(document))
+    return setting(root, ann_file="other.json")
+
+
 def no_boxes(root: Path) -> dict:
     source = trio(root)["coco"]
     pipeline = [dict(type="LoadImageFromFile"), dict(type="PackDetInputs")]
@@ -158,7 +168,7 @@ def no_boxes(root: Path) -> dict:
 
 
 def other_classes(root: Path) -> dict:
-    source = trio(root)["coco"]
+    source = other_file(root, lambda document: document["categories"][2].update(name="tram"))
     return dict(source, dataset=dict(source["dataset"], metainfo=dict(classes=("car", "bus", "tram"))))
 
 
@@ -186,6 +196,22 @@ def setting(root: Path, **changes) -> dict:
         (lambda root: setting(root, ann_file="no.json"), r"source 'bad': its dataset cannot be built: .*no\.json"),
         (lambda root: setting(root, type="mmdet.CoocDataset"), r"source 'bad': .*CoocDataset"),
         (lambda root: setting(root, colour=1), r"source 'bad': .*colour"),
+        (
+            lambda root: other_file(root, lambda document: document["categories"].reverse()),
+            r"source 'bad': .*other.json has the categories van, bus, car in this order, metainfo the classes car, bus,",
+        ),
+        (
+            lambda root: other_file(root, lambda document: document["categories"].pop(0)),
+            r"source 'bad': .*has the categories bus, van in this order",
+        ),
+        (
+            lambda root: other_file(root, lambda document: document["annotations"].clear()),
+            r"source 'bad': none of the first 6 images in .*other.json has a box",
+        ),
+        (
+            lambda root: setting(root, data_prefix=dict(img="elsewhere/")),
+            r"source 'bad': its first sample cannot be loaded: FileNotFoundError: .*elsewhere/0.jpg",
+        ),
     ],
 )
 def test_bad_sources_are_named(root, make, message):
@@ -198,3 +224,23 @@ def test_bad_tables_of_sources():
         HeterogeneousDataset({})
     with pytest.raises(MTAdaptError, match=r"source name 'a-b'; use letters"):
         HeterogeneousDataset({"a-b": {}})
+
+
+def test_maps_that_mean_other_classes_are_refused(root):
+    source = trio(root)["ade20k"]
+    plain = dict(source, dataset=dict(source["dataset"], reduce_zero_label=False))
+    with pytest.raises(MTAdaptError, match=r"source 'plain': .* has class id 2 for task 'sem_seg' of 2 classes"):
+        HeterogeneousDataset(dict(plain=plain))
+    three = dict(plain, dataset=dict(plain["dataset"], metainfo=dict(classes=("other", "road", "sky"))))
+    HeterogeneousDataset(dict(plain=three))
+    shifted = dict(source, dataset=dict(source["dataset"], metainfo=dict(classes=("other", "road", "sky"))))
+    with pytest.raises(MTAdaptError, match=r"claim task 'sem_seg' with reduce_zero_label=False and True"):
+        HeterogeneousDataset(dict(plain=three, shifted=shifted))
+
+
+def test_plain_indices_leave_randomness_to_the_loader(root):
+    """As in the stock datasets: drawn anew each time."""
+    dataset = HeterogeneousDataset(trio(root))
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)  # noqa: NPY002
+    images = [dataset[0]["inputs"] for _ in range(10)]
+    assert len({image.numpy().tobytes() for image in images}) > 5

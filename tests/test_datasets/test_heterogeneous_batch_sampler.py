@@ -87,7 +87,7 @@ def test_ranks_share_the_source_and_not_the_samples(monkeypatch, settings):
 
 def test_mixed_holds_the_quota_of_every_source():
     batches = take(iter(sampler(SIZES, dict(in1k=3, coco=2, ade20k=1), mode="mixed")), 40)
-    assert all([draw.source for draw in batch] == [0, 0, 0, 1, 1, 2] for batch in batches)
+    assert all([draw.source for draw in batch] == [2, 1, 1, 0, 0, 0] for batch in batches)
 
 
 def test_accumulate_repeats_a_source_and_counts_the_parts():
@@ -180,6 +180,32 @@ def test_resume_with_other_processes_says_so_and_repeats_nothing(monkeypatch):
     assert len(said) == 2
 
 
+@pytest.mark.parametrize("settings", [dict(mode="mixed"), dict(weights=dict(in1k=3, coco=2, ade20k=1))])
+def test_the_order_in_which_sources_are_listed_changes_nothing(settings):
+    """MMEngine sorts the keys of a config that it writes."""
+    batch_size = dict(in1k=3, coco=2, ade20k=1)
+    listed = [dict(SIZES), dict(sorted(SIZES.items()))]
+    streams = []
+    for sizes in listed:
+        names = list(sizes)
+        batches = take(iter(sampler(sizes, batch_size, **settings)), 50)
+        streams.append([[(names[draw.source], *draw[1:]) for draw in batch] for batch in batches])
+    assert listed[0].keys() == listed[1].keys() and [*listed[0]] != [*listed[1]]
+    assert streams[0] == streams[1]
+
+
+def test_processes_with_other_data_are_refused(monkeypatch):
+    monkeypatch.setattr(module, "all_gather_object", lambda sizes: [sizes, {**sizes, "coco": 22}])
+    with pytest.raises(MTAdaptError, match=r"source 'coco' has 23 samples here and 22 on process 1; give all machines"):
+        sampler(SIZES, 4)
+
+
+def test_groups_of_a_small_source_keep_its_passes():
+    high = np.arange(100) % 3 == 0
+    grouped = sampler(dict(a=100), 4, groups=dict(a=lambda indices: high[indices].astype(np.int8)))
+    assert sorted(draw.sample for batch in take(iter(grouped), 25) for draw in batch) == list(range(100))
+
+
 def test_resume_with_another_number_of_samples_is_refused():
     state = sampler(SIZES, 4).state_dict()
     with pytest.raises(
@@ -227,11 +253,13 @@ def test_length_is_a_pass_on_average():
         (
             4,
             dict(mode="mixed", weights=dict(in1k=10, coco=1, ade20k=1)),
-            r"source 'coco': its share 0.0833 .* rounds to 0",
+            r"source 'ade20k': its share 0.0833 .* rounds to 0",
         ),
         (dict(in1k=4, coco=0, ade20k=1), dict(mode="mixed"), r"source 'coco': batch_size=0; write a whole number"),
         (dict(in1k=4, coco=1), dict(), r"source 'ade20k' is missing in batch_size"),
-        (0, dict(), r"source 'in1k': batch_size=0"),
+        (0, dict(), r"source 'ade20k': batch_size=0"),
+        (4, dict(weights=[1, 2, 3]), r"weights=\[1, 2, 3\]; write weights=dict\(ade20k=...\)"),
+        (4, dict(weights=dict(in1k=True, coco=1, ade20k=1)), r"source 'in1k': weight True"),
         (4, dict(mode="both"), r"mode='both'; known: alternate, mixed"),
         (4, dict(schedule="linear"), r"schedule='linear'; known: fixed, proportional, temperature, round_robin"),
         (4, dict(schedule="fixed"), r"schedule='fixed', weights=None; write weights"),

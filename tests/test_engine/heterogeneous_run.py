@@ -38,10 +38,17 @@ def write_run(folder: Path, **changes) -> Path:
             env_cfg=dict(dist_cfg=dict(backend="gloo"), mp_cfg=dict(opencv_num_threads=0)),
             randomness=dict(seed=3),
             default_hooks=dict(
-                checkpoint=dict(type="ResumableCheckpointHook", by_epoch=False, interval=1, max_keep_ckpts=2),
+                checkpoint=dict(
+                    type="ResumableCheckpointHook",
+                    by_epoch=False,
+                    interval=1,
+                    max_keep_ckpts=2,
+                    save_best="cls/top1",
+                    rule="greater",
+                ),
                 logger=dict(type="LoggerHook", interval=1),
             ),
-            custom_hooks=[dict(type="CheckpointMatchHook")],
+            custom_hooks=[dict(type="CheckpointMatchHook"), dict(type="AbsentTaskHook")],
             log_processor=dict(by_epoch=False, window_size=1),
             model=dict(
                 type="MultiTaskModel",

@@ -33,11 +33,15 @@ def whole(tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize(("step", "workers"), [(5, 0), (7, 1)])
 def test_one_process(whole, tmp_path, step, workers):
-    """The first is killed before the validation that follows the checkpoint."""
+    """The first goes on from the checkpoint that is written again in a validation, because it is the best so far."""
     config, expected = whole
     flags = ("--cfg-options", f"train_dataloader.num_workers={workers}")
     process = start(config, tmp_path, *flags)
-    assert kill_when(process, (tmp_path / f"iter_{step}.pth").exists)
+    best = tmp_path / f"best_cls_top1_iter_{step}.pth"
+    assert kill_when(process, (tmp_path / f"iter_{step + (step == 5)}.pth").exists)
+    if step == 5:
+        assert best.exists()
+        (tmp_path / "iter_6.pth").unlink()
     printed = finish(config, tmp_path, "--resume", *flags)
     assert f"resumed epoch: 0, iter: {step}" in printed
     assert "falls back" not in printed and "weights_only=False" not in printed
@@ -45,6 +49,10 @@ def test_one_process(whole, tmp_path, step, workers):
     assert losses(printed) == losses((expected / "output.txt").read_text())
     assert len(losses(printed)) == STEPS
     assert sorted(path.name for path in tmp_path.glob("iter_*")) == sorted([f"iter_{STEPS - 1}.pth", LAST])
+    if step == 5:
+        # All is trained, but the last validation may have been interrupted.
+        printed = finish(config, tmp_path, "--resume", *flags)
+        assert "the last validation may not have: it runs again" in printed and printed.count("Iter(val)") >= 3
 
 
 def test_two_processes_in_stages(tmp_path):

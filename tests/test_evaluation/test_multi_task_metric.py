@@ -265,3 +265,13 @@ def test_wrong_samples():
         metric.process(None, [{"img_path": "a.jpg"}])
     with pytest.raises(MTAdaptError, match="neither 'img_path' nor 'img_id'"):
         metric.process(None, [{"labelled_tasks": ("det",), "det": {}}])
+
+
+def test_one_image_id_for_two_images_is_refused_with_a_file_of_annotations(tmp_path):
+    (tmp_path / "gt.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    metric = MultiTaskMetric({"det": {**COCO, "ann_file": str(tmp_path / "gt.json")}})
+    metric.dataset_meta = META
+    prediction = {"img_id": 3, "bboxes": [], "labels": [], "scores": []}
+    records = [("det", 0, path, (({}, prediction),)) for path in ("a/3.jpg", "b/3.jpg")]
+    with pytest.raises(MTAdaptError, match=r"a/3.jpg and b/3.jpg have the same img_id 3: .* leave ann_file out"):
+        metric.compute_metrics(records)

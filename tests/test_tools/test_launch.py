@@ -24,7 +24,7 @@ default_hooks = dict(logger=dict(interval=1))
 
 
 def test_two_machines_train_one_model(tmp_path: Path):
-    write_bdd100k(tmp_path / "data", train=4, val=1, size=(96, 64), seed=1, workers=1)
+    write_bdd100k(tmp_path / "data", train=4, val=1, size=(160, 96), seed=1, workers=1)
     (tmp_path / "config.py").write_text(CONFIG.format(root=ROOT, data=tmp_path / "data"))
     machines = []
     for rank in (1, 0):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mmengine.dist import get_dist_info
+from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.logging import print_log
 from torch.utils.data import Sampler
 
@@ -38,7 +38,7 @@ class _Position:
 
 
 class _Share(NamedTuple):
-    """One source's place in one batch: its position in the dataset, and its draws over all processes."""
+    """One source's place in one batch: its position among the names, and its draws over all processes."""
 
     source: int
     start: int
@@ -102,7 +102,9 @@ class HeterogeneousBatchSampler(Sampler):
         self.mode = mode
         self.seed = int(sampler.seed)
         self.rank, self.world_size = get_dist_info()
-        self.sizes = dict(dataset.sizes)
+        #: By name, so that the order in which a config lists the sources changes nothing.
+        self.sizes = {name: dataset.sizes[name] for name in sorted(dataset.sizes)}
+        _check_equal_sizes(self.sizes)
         quotas = mode == "mixed" and isinstance(batch_size, Mapping)
         if quotas and (schedule or weights):
             raise MTAdaptError("HeterogeneousBatchSampler: batch_size gives the quotas; leave schedule and weights out")
@@ -143,6 +145,8 @@ class HeterogeneousBatchSampler(Sampler):
 
     def _make_orders(self) -> None:
         self._turns = Turns(self.shares, self.schedule == "round_robin", self.seed)
+        positions = {name: position for position, name in enumerate(self.dataset.sizes)}
+        self._positions = [positions[name] for name in self.sizes]
         self._orders = [
             SourceOrder(
                 name,
@@ -192,7 +196,7 @@ class HeterogeneousBatchSampler(Sampler):
         own = share.draws // self.world_size
         indices, seeds = self._orders[share.source].draws(share.start + self.rank * own, own)
         pairs = zip(indices.tolist(), seeds.tolist(), strict=True)
-        return [Draw(share.source, index, seed, accumulation) for index, seed in pairs]
+        return [Draw(self._positions[share.source], index, seed, accumulation) for index, seed in pairs]
 
     def state_dict(self) -> dict:
         """How far the training has come, by source name, and what the order depends on."""
@@ -215,6 +219,7 @@ class HeterogeneousBatchSampler(Sampler):
             shares={name: round(share, 9) for name, share in self.shares.items()},
             batch_size=dict(self.batch_sizes),
             accumulate=dict(self.accumulate),
+            group_by_aspect_ratio=self._group_by_aspect_ratio,
         )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -233,7 +238,9 @@ class HeterogeneousBatchSampler(Sampler):
                     f"resume with the same data, or start a new run with load_from"
                 )
         before = state["settings"]
-        changes = [f"{key} {before[key]} -> {now}" for key, now in self._settings().items() if before[key] != now]
+        changes = [
+            f"{key} {before.get(key)} -> {now}" for key, now in self._settings().items() if before.get(key) != now
+        ]
         if changes:
             print_log(
                 f"Resuming with changed sources or processes: {'; '.join(changes)}. Every source goes on behind the "
@@ -256,6 +263,17 @@ class HeterogeneousBatchSampler(Sampler):
             if order.grouped:
                 drawn = self._position.draws[source]
                 self._position.draws[source] = -(-drawn // order.window) * order.window
+
+
+def _check_equal_sizes(sizes: Mapping[str, int]) -> None:
+    """Refuse processes that found different data, whose orders would not fit together."""
+    for rank, others in enumerate(all_gather_object(dict(sizes))):
+        for name in {**sizes, **others}:
+            if sizes.get(name, 0) != others.get(name, 0):
+                raise MTAdaptError(
+                    f"source {name!r} has {sizes.get(name, 0)} samples here and {others.get(name, 0)} on process "
+                    f"{rank}; give all machines the same data and config"
+                )
 
 
 def _check_count(setting: str, value: Any) -> None:

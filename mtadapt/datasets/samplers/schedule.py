@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,12 @@ def source_shares(
     if weights is not None:
         check_names("weights", weights, sizes)
         for name, weight in weights.items():
-            if not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight <= 0:
+            if (
+                isinstance(weight, bool)
+                or not isinstance(weight, (int, float))
+                or not math.isfinite(weight)
+                or weight <= 0
+            ):
                 raise MTAdaptError(
                     f"source {name!r}: weight {weight!r}; write a finite number above 0, or leave the source out"
                 )
@@ -57,12 +63,16 @@ def source_shares(
     return {name: part / total for name, part in parts.items()}
 
 
-def check_names(setting: str, given: Mapping[str, object], sizes: Mapping[str, int]) -> None:
+def check_names(setting: str, given: Any, sizes: Mapping[str, int]) -> None:
     """Compare the sources that a setting names with those of the dataset.
 
     Raises:
-        MTAdaptError: when one is missing or unknown.
+        MTAdaptError: when it is no dictionary, or one is missing or unknown.
     """
+    if not isinstance(given, Mapping):
+        raise MTAdaptError(
+            f"HeterogeneousBatchSampler: {setting}={given!r}; write {setting}=dict({next(iter(sizes))}=...)"
+        )
     for name in sizes:
         if name not in given:
             raise MTAdaptError(f"source {name!r} is missing in {setting}={dict(given)!r}")

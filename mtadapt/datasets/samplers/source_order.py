@@ -18,9 +18,9 @@ class SourceOrder:
     """Sample and random seed of every draw of a source.
 
     Draw ``d`` is sample ``d % size`` of pass ``d // size``, each pass in a shuffled order of its own. Where samples
-    have groups (of aspect ratio), the draws of 64 batches at a time are put in an order in which only batches at the
-    border between two groups mix them, and the batches are shuffled. Ours; mmdet keeps a buffer a group instead, whose
-    content a checkpoint would have to hold.
+    have groups (of aspect ratio), the draws of 64 batches at a time, or of a pass, are put in an order in which only
+    the batch at the border between two groups mixes them, and the batches are shuffled. Ours; mmdet keeps a buffer a
+    group instead, whose content a checkpoint would have to hold.
 
     Args:
         name: the source's name, part of the random keys, so that the order does not depend on the other sources.
@@ -42,7 +42,8 @@ class SourceOrder:
         self._name, self._seed, self._batch_size, self._groups = name, seed, batch_size, groups
         self._sample_key = key_of(seed, name, "sample")
         self.grouped = groups is not None
-        self.window = batch_size * _BATCHES if groups is not None else _WINDOW
+        # Not longer than a pass, so that a pass stays one.
+        self.window = batch_size * max(1, min(_BATCHES, size // batch_size)) if groups is not None else _WINDOW
         self._number = -1
         self._draws = np.empty(0, np.int64)
         self._indices = np.empty(0, np.int64)

@@ -1,5 +1,6 @@
 """Hooks."""
 
+from mtadapt.engine.hooks.absent_task_hook import AbsentTaskHook
 from mtadapt.engine.hooks.checkpoint_match_hook import CheckpointMatchHook
 from mtadapt.engine.hooks.metric_table_hook import MetricTableHook
 from mtadapt.engine.hooks.non_finite_hook import NonFiniteHook
@@ -11,6 +12,7 @@ from mtadapt.engine.hooks.task_progress_hook import TaskProgressHook
 from mtadapt.engine.hooks.visualization_hook import MultiTaskVisualizationHook
 
 __all__ = [
+    "AbsentTaskHook",
     "CheckpointMatchHook",
     "MetricTableHook",
     "MultiTaskVisualizationHook",

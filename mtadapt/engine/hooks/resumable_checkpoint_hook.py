@@ -13,6 +13,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from mtadapt.datasets.samplers import HeterogeneousBatchSampler
 from mtadapt.engine.checkpoints import remove_leftovers, write_atomically
+from mtadapt.engine.optim import SourceAccumulationHook
 from mtadapt.engine.random_state import random_state, set_random_state
 from mtadapt.errors import MTAdaptError
 from mtadapt.registry import HOOKS
@@ -27,7 +28,7 @@ class ResumableCheckpointHook(CheckpointHook):
       resume and ``n - k`` steps, to the bit on a CPU, with any number of workers. With stock samplers the order of the
       samples is MMEngine's, and the randomness of transforms is that of new workers.
     - A local file is written to a temporary file, synced and renamed, and an old checkpoint is removed only when the
-      new one is there.
+      new one is there (MMEngine removes an old ``save_best`` file first).
     - A validation leaves the random states of the training alone, so that it makes no difference whether it was run.
     - With gradient accumulation a checkpoint is written at the first update from the interval on, because gradients
       that wait for an update are not in it.
@@ -53,8 +54,12 @@ class ResumableCheckpointHook(CheckpointHook):
                 "HeterogeneousBatchSampler has no end of an epoch; write train_cfg=dict(type='IterBasedTrainLoop', "
                 "max_iters=...) and by_epoch=False in hooks and schedules"
             )
+        _check_accumulation(runner)
         if is_main_process() and "://" not in self.out_dir:
             remove_leftovers(self.out_dir)
+        if runner._resume and runner.iter >= runner.max_iters and runner.val_loop is not None:
+            runner.logger.info("The training had come to its end; the last validation may not have: it runs again")
+            runner.val_loop.run()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put the sampler where the checkpoint was written; the random states follow when the first batch is there."""
@@ -77,6 +82,7 @@ class ResumableCheckpointHook(CheckpointHook):
         if sampler is not None:
             sampler.load_state_dict(state["sampler"])
             runner.train_loop.fast_forward_on_resume = True
+            runner.logger.info("The batch sampler goes on where the checkpoint was written; nothing has to be skipped")
         if len(state["random"]) == get_world_size():
             self._random_state = state["random"][get_rank()]
         else:
@@ -124,6 +130,10 @@ class ResumableCheckpointHook(CheckpointHook):
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         """Save, then remove the checkpoint that is one too many."""
+        in_validation = self._random_state_of_training
+        if in_validation is not None and not _updated(runner):
+            # MMEngine saves again after a best validation; gradients that wait for an update would be lost.
+            return
         name = self.filename_tmpl.format(step)
         if self.max_keep_ckpts > 0:
             kept = [*self.keep_ckpt_ids]
@@ -134,7 +144,8 @@ class ResumableCheckpointHook(CheckpointHook):
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
         sampler = _sampler(runner)
         self._state = dict(
-            random=all_gather_object(random_state()), sampler=sampler.state_dict() if sampler is not None else None
+            random=all_gather_object(in_validation or random_state()),
+            sampler=sampler.state_dict() if sampler is not None else None,
         )
         runner.save_checkpoint(
             self.out_dir,
@@ -169,6 +180,17 @@ class ResumableCheckpointHook(CheckpointHook):
 def _sampler(runner: Runner) -> HeterogeneousBatchSampler | None:
     sampler = getattr(runner.train_dataloader, "batch_sampler", None)
     return sampler if isinstance(sampler, HeterogeneousBatchSampler) else None
+
+
+def _check_accumulation(runner: Runner) -> None:
+    sampler = _sampler(runner)
+    if sampler is None or max(sampler.accumulate.values()) == 1:
+        return
+    if not any(isinstance(hook, SourceAccumulationHook) for hook in runner.hooks):
+        raise MTAdaptError(
+            f"HeterogeneousBatchSampler: accumulate={sampler.accumulate} does nothing without SourceAccumulationHook; "
+            "add dict(type='SourceAccumulationHook') to custom_hooks"
+        )
 
 
 def _updated(runner: Runner) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class MultiTaskVisualizationHook(Hook):
     visualizer, such as TensorBoard.
 
     Args:
-        num_images: pictures a run; 0 turns the hook off.
+        num_images: pictures of a run, or of each source of a heterogeneous dataset; 0 turns the hook off.
         score_thr: boxes below this score are not drawn.
         out_dir: folder for the pictures; ``<work_dir>/<timestamp>/pictures`` by default.
         show: open a window for each picture of a test.
@@ -44,11 +45,12 @@ class MultiTaskVisualizationHook(Hook):
         self.out_dir = out_dir
         self.show = show
         self.wait_time = wait_time
-        self._drawn = 0
+        #: Source to the number of its pictures; the source is None in an ordinary dataset.
+        self._drawn: Counter[str | None] = Counter()
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Start counting."""
-        self._drawn = 0
+        self._drawn.clear()
 
     before_test_epoch = before_val_epoch
 
@@ -76,7 +78,7 @@ class MultiTaskVisualizationHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Say where the pictures are."""
         if self._drawn:
-            runner.logger.info(f"{self._drawn} example pictures in {self._folder(runner)}")
+            runner.logger.info(f"{self._drawn.total()} example pictures in {self._folder(runner)}")
 
     after_test_epoch = after_val_epoch
 
@@ -86,9 +88,15 @@ class MultiTaskVisualizationHook(Hook):
     @master_only
     def _draw(self, runner: Runner, samples: Sequence[MultiTaskDataSample], name: str, backends: bool) -> None:
         visualizer: Visualizer = runner.visualizer
-        for sample in samples[: max(0, self.num_images - self._drawn)]:
+        for sample in samples:
+            source = sample.get("source")
+            if self._drawn[source] >= self.num_images:
+                continue
             image = mmcv.imread(sample.img_path, channel_order="rgb")
-            file = self._folder(runner) / f"{name}_{Path(sample.img_path).stem}.jpg"
+            file = (
+                self._folder(runner)
+                / f"{'_'.join([name, *([source] if source else []), Path(sample.img_path).stem])}.jpg"
+            )
             show = self.show and not backends
             visualizer.add_datasample(
                 file.stem,
@@ -102,5 +110,5 @@ class MultiTaskVisualizationHook(Hook):
             if backends:
                 for backend in visualizer._vis_backends.values():
                     if type(backend).__name__ != "LocalVisBackend":
-                        backend.add_image(f"example_{self._drawn}", visualizer.get_image(), runner.iter)
-            self._drawn += 1
+                        backend.add_image(f"example_{self._drawn.total()}", visualizer.get_image(), runner.iter)
+            self._drawn[source] += 1

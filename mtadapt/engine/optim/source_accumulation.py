@@ -102,6 +102,8 @@ class SourceAccumulationHook(Hook):
         sampler = getattr(runner.train_dataloader, "batch_sampler", None)
         if isinstance(sampler, HeterogeneousBatchSampler):
             self._active = max(sampler.accumulate.values()) > 1
+        else:
+            self._active = isinstance(runner.optim_wrapper, SourceAccumulationOptimWrapper)
         if not self._active:
             return
         if not isinstance(runner.optim_wrapper, SourceAccumulationOptimWrapper):

@@ -185,8 +185,8 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(open_clip, "download_pretrained", refuse)
     expected = (
-        r"weights of RN50, pretrained='openai', cannot be fetched \(RuntimeError: no route\); set pretrained to a local file, or "
-        "text_encoder to PrecomputedTextEmbeddings$"
+        r"weights of RN50, pretrained='openai', cannot be fetched \(RuntimeError: no route\); set pretrained to a "
+        "local file, or text_encoder to PrecomputedTextEmbeddings$"
     )
     with pytest.raises(MTAdaptError, match=expected):
         OpenCLIPTextEncoder("RN50", "openai").load()

@@ -1,8 +1,8 @@
 """Load a mix of three sources through one data loader, against each source alone through a stock one.
 
 The sources have the stock datasets and pipelines of configs/_base_/datasets/het_in1k_coco_ade20k.py: classification,
-detection and segmentation with mmpretrain, mmdet and mmseg, on rendered scenes of 640x480 and objects of 500x375 pixels.
-Alone: the source's own dataset, InfiniteSampler and a batch of the same size. Mix: HeterogeneousDataset and
+detection and segmentation with mmpretrain, mmdet and mmseg, on rendered scenes of 640x480 and objects of 500x375
+pixels. Alone: the source's own dataset, InfiniteSampler and a batch of the same size. Mix: HeterogeneousDataset and
 HeterogeneousBatchSampler. The rate that the sources alone allow is the harmonic mean of their rates, weighted by the
 images that each has in the mix. All in one process, in seconds of the processor.
 """
