@@ -198,7 +198,7 @@ def setting(root: Path, **changes) -> dict:
         (lambda root: setting(root, colour=1), r"source 'bad': .*colour"),
         (
             lambda root: other_file(root, lambda document: document["categories"].reverse()),
-            r"source 'bad': .*other.json has the categories van, bus, car in this order, metainfo the classes car, bus,",
+            r"source 'bad': .*other.json has the categories van, bus, car in this order, metainfo the classes car,",
         ),
         (
             lambda root: other_file(root, lambda document: document["categories"].pop(0)),
