@@ -51,7 +51,8 @@ class RankHeartbeatHook(Hook):
     Limitations: a main thread that waits for ever in a process that is otherwise alive is not noticed. A single call
     into C code that keeps Python's lock for longer than ``timeout`` looks like a frozen process; make the timeout
     longer then. Processes that cannot reach rank 0 on a port that it chooses (a firewall) are not watched, with a
-    warning. What ends because of an exception waits for the others' news for up to 2 seconds.
+    warning. What ends because of an exception waits for the others' news for up to 2 seconds. Datasets, model and
+    sampler are built before the watch begins.
 
     Args:
         interval: seconds between two signs of life.
