@@ -49,9 +49,10 @@ class AtomicBackend(LocalBackend):
 def newest_whole_checkpoint(folder: str | Path) -> str | None:
     """Path of the checkpoint that was written last and can be read to its end; others are reported and passed over.
 
-    Checkpoints are ``iter_<n>.pth`` and ``epoch_<n>.pth`` in the folder, and in the folder of the one that the file
-    ``last_checkpoint`` names, and that one. Ours: the time of writing counts, not the number, because the folder may
-    hold the checkpoints of an older and longer run. A folder among them, as DeepSpeed writes, is taken as it is.
+    Checkpoints are ``iter_<n>.pth``, ``epoch_<n>.pth`` and the one that the file ``last_checkpoint`` names, in the
+    folder itself; where it has none, in the folder of that one. Ours: the time of writing counts, not the number,
+    because the folder may hold the checkpoints of an older and longer run. A folder among them, as DeepSpeed writes, is
+    taken as it is.
 
     Raises:
         MTAdaptError: when there are checkpoints, and none is whole.
@@ -59,9 +60,9 @@ def newest_whole_checkpoint(folder: str | Path) -> str | None:
     folder = Path(folder)
     pointer = folder / "last_checkpoint"
     named = Path(pointer.read_text().strip()) if pointer.is_file() else folder / "none"
-    found = {path.resolve() for place in {folder, named.parent} for path in place.glob("*.pth") if _number(path) >= 0}
-    if named.exists():
-        found.add(named.resolve())
+    found: set[Path] = set()
+    for place in (folder, named.parent):
+        found = found or {path for path in place.glob("*.pth") if _number(path) >= 0 or path.name == named.name}
     for path in sorted(found, key=lambda path: (path.stat().st_mtime_ns, _number(path)), reverse=True):
         damage = damage_of(path)
         if damage is None:

@@ -2,6 +2,7 @@
 
     python tools/analysis_tools/benchmark.py index        load the index of a dataset of BDD100K's size
     python tools/analysis_tools/benchmark.py loading      run the training pipeline on one core
+    python tools/analysis_tools/benchmark.py heterogeneous_loading   a mix of three sources, against each alone
     python tools/analysis_tools/benchmark.py evaluation   compute the metrics
     python tools/analysis_tools/benchmark.py lv_adapter   infer with and without LV-Adapter
     python tools/analysis_tools/benchmark.py adapt_step   train with and without a frozen backbone

@@ -45,7 +45,8 @@ class TaskProgressHook(Hook):
         if not self.every_n_train_iters(runner, self.interval):
             return
         parts = [
-            f"{task} {self._seen[task]:,} samples, loss {float(loss) / self._steps[task]:.4f}"
+            f"{task} {self._seen[task]:,} samples, "
+            + (f"loss {float(loss) / self._steps[task]:.4f}" if self._steps[task] else "none since the last line")
             for task, loss in self._losses.items()
         ]
         if parts:
@@ -58,9 +59,11 @@ class TaskProgressHook(Hook):
         labelled = set()
         for name, value in outputs.items():
             task, _, term = name.partition(".")
-            if "loss" in term and term != "loss_absent":
+            if "loss" not in term:
+                continue
+            if term != "loss_absent":
                 labelled.add(task)
-                self._losses[task] = self._losses.get(task, 0) + torch.as_tensor(value).detach()
+            self._losses[task] = self._losses.get(task, 0) + torch.as_tensor(value).detach()
         self._steps.update(labelled)
 
     def after_train(self, runner: Runner) -> None:

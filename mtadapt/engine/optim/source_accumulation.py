@@ -102,22 +102,16 @@ class SourceAccumulationHook(Hook):
         sampler = getattr(runner.train_dataloader, "batch_sampler", None)
         if isinstance(sampler, HeterogeneousBatchSampler):
             self._active = max(sampler.accumulate.values()) > 1
-        else:
-            self._active = isinstance(runner.optim_wrapper, SourceAccumulationOptimWrapper)
-        if not self._active:
-            return
-        if not isinstance(runner.optim_wrapper, SourceAccumulationOptimWrapper):
-            raise MTAdaptError(
-                f"SourceAccumulationHook: optim_wrapper.type={type(runner.optim_wrapper).__name__!r} knows no windows; "
-                "use SourceAccumulationOptimWrapper or GradientSurgeryOptimWrapper (with --amp their Amp variants)"
-            )
-        runner.optim_wrapper.initialize_count_status(runner.model, runner.iter, runner.max_iters)
+            if self._active:
+                _check_wrapper(runner)
+        if self._active and isinstance(runner.optim_wrapper, SourceAccumulationOptimWrapper):
+            runner.optim_wrapper.initialize_count_status(runner.model, runner.iter, runner.max_iters)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: DATA_BATCH = None) -> None:
         """Read the window from the batch.
 
         Raises:
-            MTAdaptError: when the samples of the batch are of different windows.
+            MTAdaptError: when the samples of the batch are of different windows, or the wrapper knows none.
         """
         if not self._active:
             return
@@ -128,4 +122,16 @@ class SourceAccumulationHook(Hook):
                 f"accumulation: one batch holds samples of the windows {sorted(windows)}; set the same accumulation "
                 "for all sources that share a batch"
             )
-        runner.optim_wrapper.set_window(*windows.pop())
+        place, length = windows.pop()
+        if length > 1:
+            _check_wrapper(runner)
+        if isinstance(runner.optim_wrapper, SourceAccumulationOptimWrapper):
+            runner.optim_wrapper.set_window(place, length)
+
+
+def _check_wrapper(runner: Runner) -> None:
+    if not isinstance(runner.optim_wrapper, SourceAccumulationOptimWrapper):
+        raise MTAdaptError(
+            f"SourceAccumulationHook: optim_wrapper.type={type(runner.optim_wrapper).__name__!r} knows no windows; "
+            "use SourceAccumulationOptimWrapper or GradientSurgeryOptimWrapper (with --amp their Amp variants)"
+        )

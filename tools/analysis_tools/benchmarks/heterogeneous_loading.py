@@ -28,7 +28,7 @@ SIZE, OBJECT_SIZE = (640, 480), (500, 375)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("--images", type=int, default=24, help="training images a source (default: %(default)s)")
-    parser.add_argument("--batches", type=int, default=6, help="batches a round (default: %(default)s)")
+    parser.add_argument("--batches", type=int, default=100, help="batches a round (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=7, help="rounds that count (default: %(default)s)")
     parser.add_argument("--mode", choices=["alternate", "mixed"], default="mixed", help="(default: %(default)s)")
     parser.add_argument("--data", type=Path, help="folder of the three layouts (default: made)")
