@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import cv2
 import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData, PixelData
+from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 
 from mtadapt.datasets.bdd100k_classes import METAINFO
+from mtadapt.engine import MultiTaskVisualizationHook
 from mtadapt.structures import MultiTaskDataSample
 from mtadapt.visualization import MultiTaskVisualizer
 
@@ -85,3 +90,44 @@ def test_only_what_there_is(sample: MultiTaskDataSample):
     alone.set_task("drivable", sample.drivable)
     assert visualizer().compose(image, alone, True, False, 0.3).shape[:2] == (SIZE[0] + 2 * 28, SIZE[1])
     np.testing.assert_array_equal(visualizer().compose(image, MultiTaskDataSample(), True, True, 0.3), image)
+
+
+def test_classes_of_images_and_maps_without_a_palette():
+    """Another label changes the title alone; a class without a palette gets the same colour in every picture."""
+    image = np.full((*SIZE, 3), 100, np.uint8)
+    made = MultiTaskVisualizer(alpha=1.0)
+    made.dataset_meta = dict(tasks=dict(cls=dict(classes=("cat", "dog")), sem_seg=dict(classes=("road", "sky"))))
+
+    def picture(label: int) -> np.ndarray:
+        sample = MultiTaskDataSample(metainfo=dict(labelled_tasks=("cls",)))
+        sample.set_task("cls", DataSample().set_gt_label(0).set_pred_label(label))
+        return made.compose(image, sample, draw_gt=True, draw_pred=True, score_thr=0.3)
+
+    right, wrong = picture(0), picture(1)
+    assert right.shape == (SIZE[0] + 2 * 28, 2 * SIZE[1], 3)
+    assert np.array_equal(right[:, : SIZE[1]], wrong[:, : SIZE[1]])
+    assert np.array_equal(right[28:], wrong[28:]) and not np.array_equal(right[:28], wrong[:28])
+    sample = MultiTaskDataSample(metainfo=dict(labelled_tasks=("sem_seg",)))
+    half = torch.zeros(1, *SIZE, dtype=torch.int64)
+    half[..., SIZE[1] // 2 :] = 1
+    sample.set_task("sem_seg", SegDataSample(gt_sem_seg=PixelData(data=half)))
+    first, second = (made.compose(image, sample, True, True, 0.3) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first[100, 10], first[100, -10])
+
+
+def test_a_hook_draws_pictures_of_every_source(tmp_path):
+    samples = []
+    for source, count in (("a", 3), ("b", 2)):
+        for number in range(count):
+            path = tmp_path / f"{source}{number}.png"
+            assert cv2.imwrite(str(path), np.full((32, 32, 3), 100, np.uint8))
+            sample = MultiTaskDataSample(metainfo=dict(img_path=str(path), source=source, labelled_tasks=("cls",)))
+            sample.set_task("cls", DataSample().set_gt_label(0).set_pred_label(1))
+            samples.append(sample)
+    made = MultiTaskVisualizer()
+    made.dataset_meta = dict(tasks=dict(cls=dict(classes=("cat", "dog"))))
+    hook = MultiTaskVisualizationHook(num_images=2, out_dir=str(tmp_path / "out"))
+    hook.after_test_iter(SimpleNamespace(visualizer=made), 0, None, samples)
+    found = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert found == ["test_a_a0.jpg", "test_a_a1.jpg", "test_b_b0.jpg", "test_b_b1.jpg"]
