@@ -156,6 +156,8 @@ class HeterogeneousDataset(Dataset):
         check_categories(source.name, source.dataset)
         try:
             sample = self[Draw(position, 0, 0)]["data_samples"]
+        except MTAdaptError as error:
+            raise MTAdaptError(f"source {source.name!r}: {error}") from error
         except (KeyError, TypeError, OSError, AssertionError, ValueError, AttributeError, IndexError) as error:
             raise MTAdaptError(
                 f"source {source.name!r}: its first sample cannot be loaded: {first_line(error)}"
