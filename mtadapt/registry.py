@@ -7,6 +7,9 @@ component is found by its name alone. From another scope the names carry the pre
 from mmengine import registry as root
 from mmengine.registry import Registry
 
+#: The libraries whose configs are built under their own scope, so that bare names inside mean that library's.
+LIBRARIES = ("mmdet", "mmseg", "mmpretrain")
+
 
 def _child(parent: Registry, *locations: str) -> Registry:
     return Registry(parent.name, parent=parent, scope="mtadapt", locations=list(locations) or ["mtadapt"])

@@ -8,9 +8,8 @@ import pytest
 import yaml
 from mmengine.config import Config, ConfigDict
 
-from mtadapt.datasets.heterogeneous import LIBRARIES
 from mtadapt.datasets.synthetic import write_bdd100k
-from mtadapt.registry import METRICS, MODELS, TRANSFORMS
+from mtadapt.registry import LIBRARIES, METRICS, MODELS, TRANSFORMS
 from tests.command_line import ROOT, numbers, run
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))

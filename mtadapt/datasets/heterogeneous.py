@@ -14,9 +14,8 @@ from mtadapt.datasets.packed_samples import add_metainfo, kinds_of, to_multi_tas
 from mtadapt.datasets.sample_randomness import random_states_kept, seed_sample
 from mtadapt.datasets.transforms.formatting import DEFAULT_KINDS
 from mtadapt.errors import MTAdaptError, first_line
-from mtadapt.registry import DATASETS
+from mtadapt.registry import DATASETS, LIBRARIES
 
-LIBRARIES = ("mmdet", "mmseg", "mmpretrain")
 _EMPTY = "source {!r} is empty; check its paths, suffixes, annotation file and filter_cfg"
 
 

@@ -16,10 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mtadapt.datasets.transforms.formatting import META_KEYS
 from mtadapt.errors import MTAdaptError
 from mtadapt.models.shared_features import SharedFeatures
-from mtadapt.registry import MODELS
+from mtadapt.registry import LIBRARIES, MODELS
 from mtadapt.structures import MultiTaskDataSample
 
-LIBRARIES = ("mmdet", "mmseg", "mmpretrain")
 #: Metainfo of a sample, from the pipeline and from the data preprocessor.
 RESERVED = (*META_KEYS, "pad_shape", "batch_input_shape")
 
