@@ -5,15 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from mmengine.config import Config, ConfigDict
 
 from mtadapt.datasets.synthetic import write_bdd100k
+from mtadapt.engine.hooks.parameter_table_hook import count_flops
+from mtadapt.models.moe.layers import ExpertBank
 from mtadapt.registry import LIBRARIES, METRICS, MODELS, TRANSFORMS
 from tests.command_line import ROOT, numbers, run
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 COMPARISONS = sorted((ROOT / "configs").glob("het_*_comparison"))
+IN1K_COCO_ADE20K = sorted((ROOT / "configs").glob("het_*in1k_coco_ade20k*.py"))
+
+
+@pytest.fixture(autouse=True)
+def _experts_without_values(monkeypatch: pytest.MonkeyPatch):
+    """The random numbers of 300 million parameters take seconds."""
+    monkeypatch.setattr(ExpertBank, "reset_parameters", lambda bank: None)
 
 
 def sources_of(dataset: ConfigDict) -> list[tuple[tuple[str, ...], ConfigDict]]:
@@ -63,9 +73,9 @@ def test_the_public_recipes_are_kept():
     assert config.train_cfg.max_iters == 40000 and config.param_scheduler[0].power == 0.9
 
 
-@pytest.mark.parametrize("backbone", ["r50", "swin-t"])
-def test_the_recipe_of_the_heterogeneous_paper_is_kept(backbone: str):
-    config = Config.fromfile(ROOT / f"configs/het_in1k_coco_ade20k_{backbone}.py")
+@pytest.mark.parametrize("path", IN1K_COCO_ADE20K, ids=lambda path: path.stem)
+def test_the_recipe_of_the_heterogeneous_paper_is_kept(path: Path):
+    config = Config.fromfile(path)
     batches = config.train_dataloader.batch_sampler
     assert batches.mode == "alternate" and batches.weights == dict(in1k=15, coco=10, ade20k=5)
     assert batches.batch_size == dict(in1k=64, coco=2, ade20k=2)
@@ -79,6 +89,49 @@ def test_the_recipe_of_the_heterogeneous_paper_is_kept(backbone: str):
     assert [head.num_classes for head in heads] == [1000, 80, 150, 150]
     names = [transform.type for transform in config.test_dataloader.dataset.sources.ade20k.dataset.pipeline]
     assert names.index("LoadAnnotations") > names.index("Resize"), "ground truth keeps its size"
+
+
+@pytest.mark.parametrize(
+    ("arch", "num_experts", "layers"),
+    [("tiny", 64, [*range(12)]), ("small", 32, [*range(24)]), ("base", 16, [*range(1, 24, 2)])],
+)
+def test_experts_of_the_heterogeneous_paper_cost_no_more_than_its_dense_twins(
+    arch: str, num_experts: int, layers: list[int]
+):
+    """The twins differ in the experts alone; what these add to the computation is the routers, counted by hand."""
+    dense, moe = (
+        Config.fromfile(ROOT / f"configs/het_{kind}-{arch[0]}_in1k_coco_ade20k.py") for kind in ("davit", "moe-davit")
+    )
+    backbone = moe.model.backbone
+    assert backbone.arch == arch and backbone.pop("mutual_information") == dict(weight=5e-4)
+    experts, tasks = backbone.pop("mlp_experts"), backbone.pop("tasks")
+    assert tasks == [*moe.model.tasks] == ["cls", "det", "sem_seg"]
+    assert experts.num_experts == num_experts and experts.top_k == 4
+    assert moe._cfg_dict == dense._cfg_dict
+    plain = MODELS.build(dense.model.backbone)
+    routed = MODELS.build(dict(backbone, mlp_experts=experts, tasks=tasks))
+    mlps = [
+        (stage, f"stages.{stage}.blocks.{block}.{half}_block.ffn")
+        for stage, depth in enumerate(plain.depths)
+        for block in range(depth)
+        for half in ("spatial", "channel")
+    ]
+    assert [*routed.moe_layers()] == [mlps[layer][1] for layer in layers]
+    image = torch.zeros(1, 3, 224, 224)
+    flops, routing = sum(count_flops(plain, lambda: plain(image)).values()), 0
+    parameters, unused = sum(each.numel() for each in routed.parameters()), 0
+    for layer in layers:
+        stage = mlps[layer][0]
+        width, tokens = plain.num_features[stage], (224 // 4 // 2**stage) ** 2
+        router = width * (width // 4) + (width // 4) * num_experts
+        routing += 2 * tokens * router
+        unused += (num_experts - 4) * (2 * width * width + 2 * width)
+        unused += 2 * (router + width // 4 + num_experts)
+    assert sum(count_flops(routed, lambda: routed(image, "det")).values()) == flops + routing
+    millions = [each / 1e6 for each in (sum(each.numel() for each in plain.parameters()), parameters - unused)]
+    row = [f"{millions[0]:.1f} M", f"{flops / 1e9:.2f}", f"{parameters / 1e6:.1f} M", f"{millions[1]:.1f} M"]
+    table = (ROOT / "docs/moe.md").read_text()
+    assert f"| {arch} | {num_experts} | {' | '.join(row)} | {(flops + routing) / 1e9:.2f} |" in table
 
 
 @pytest.mark.parametrize("folder", COMPARISONS, ids=lambda path: path.name)

@@ -17,6 +17,7 @@ custom_hooks = [
     dict(type="AbsentTaskHook"),
     dict(type="TaskProgressHook", interval=50),
     dict(type="MetricTableHook"),
+    dict(type="ExpertUsageHook"),
     dict(type="NonFiniteHook"),
     dict(type="RankHeartbeatHook"),
 ]

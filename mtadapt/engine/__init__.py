@@ -5,6 +5,7 @@ from mtadapt.engine.config import CfgOptions, build_runner, load_config, prepare
 from mtadapt.engine.hooks import (
     AbsentTaskHook,
     CheckpointMatchHook,
+    ExpertUsageHook,
     MetricTableHook,
     MultiTaskVisualizationHook,
     NonFiniteHook,
@@ -35,6 +36,7 @@ __all__ = [
     "CheckpointMatchHook",
     "DDPStrategy",
     "DeepSpeedStrategy",
+    "ExpertUsageHook",
     "FSDPStrategy",
     "GradientSurgeryOptimWrapper",
     "MetricTableHook",

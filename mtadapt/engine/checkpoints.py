@@ -7,11 +7,15 @@ import os
 import re
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
 
+import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import print_log
+from mmengine.runner.checkpoint import get_torch_safe_globals
+from torch import Tensor
 
-from mtadapt.errors import MTAdaptError
+from mtadapt.errors import MTAdaptError, first_line
 
 TEMPORARY = ".tmp"
 
@@ -106,3 +110,32 @@ def remove_leftovers(folder: str | Path) -> None:
     """Remove temporary files of checkpoints whose writing was interrupted."""
     for path in Path(folder).glob(f"*.pth{TEMPORARY}"):
         path.unlink(missing_ok=True)
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the state dict of a checkpoint file; nothing that the file holds is executed.
+
+    Args:
+        path: a checkpoint of MMEngine, or a file with a state dict alone.
+
+    Returns:
+        Names and values in the order of the file, on the CPU.
+
+    Raises:
+        MTAdaptError: when there is no such file, it is not whole, or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MTAdaptError(f"{path}: no such file; give a checkpoint, e.g. work_dirs/NAME/iter_100.pth")
+    try:
+        # Mapped, because optimizers are larger than weights and are not looked at.
+        with torch.serialization.safe_globals(get_torch_safe_globals()):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, OSError, EOFError, UnpicklingError) as error:
+        # PyTorch's own text is a page of advice around the error of the unpickler.
+        reason = damage_of(path) or first_line(error.__context__ if isinstance(error.__context__, Exception) else error)
+        raise MTAdaptError(f"{path}: no checkpoint that can be read safely: {reason}") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise MTAdaptError(f"{path}: holds no state dict; give a checkpoint of tools/train.py")
+    return dict(state)

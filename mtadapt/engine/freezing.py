@@ -10,7 +10,7 @@ from torch import nn
 from mtadapt.errors import MTAdaptError
 
 
-def modules_to_freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+def modules_to_freeze(model: nn.Module, names: Sequence[str], exceptions: Sequence[str] = ()) -> list[nn.Module]:
     """Find the modules that freezing ``names`` reaches.
 
     A name freezes the module and everything inside it but adapters (modules whose ``is_adapter`` is true): those stay
@@ -19,24 +19,15 @@ def modules_to_freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]
     Args:
         model: the model, not wrapped.
         names: dotted module names, e.g. ``backbone`` or ``tasks.det``; ``*`` stands for any part of a name.
+        exceptions: names of modules that stay as they are, with everything inside them, wherever they are.
 
     Returns:
         Each module once; parameters and buffers that they own themselves are to be frozen, not those of the children.
 
     Raises:
-        MTAdaptError: when a name is no module of the model.
+        MTAdaptError: when a name is no module of the model, or an exception is not inside a frozen one.
     """
-    modules = dict(model.named_modules())
-    modules.pop("", None)
-    chosen: list[nn.Module] = []
-    for name in names:
-        found = [module for path, module in modules.items() if fnmatchcase(path, name)]
-        if not found:
-            raise MTAdaptError(
-                f"freeze: {name!r} is no module of {type(model).__name__}; it has "
-                f"{', '.join(path for path, _ in model.named_children())} and what is inside them, e.g. tasks.det"
-            )
-        chosen += found
+    chosen = [module for name in names for module in _find(model, name, "freeze")]
     named = {id(module) for module in chosen}
     reached: dict[int, nn.Module] = {}
     while chosen:
@@ -44,7 +35,23 @@ def modules_to_freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]
         reached[id(module)] = module
         inside = (child for child in module.children() if id(child) in named or not getattr(child, "is_adapter", False))
         chosen += [child for child in inside if id(child) not in reached]
+    for name in exceptions:
+        kept = {id(inner): inner for module in _find(model, name, "freeze_except") for inner in module.modules()}
+        if not kept.keys() & reached.keys():
+            raise MTAdaptError(f"freeze_except: nothing in {name!r} is frozen by freeze={list(names)}; leave it out")
+        for key in kept:
+            reached.pop(key, None)
     return list(reached.values())
+
+
+def _find(model: nn.Module, name: str, setting: str) -> list[nn.Module]:
+    found = [module for path, module in model.named_modules() if path and fnmatchcase(path, name)]
+    if not found:
+        raise MTAdaptError(
+            f"{setting}: {name!r} is no module of {type(model).__name__}; it has "
+            f"{', '.join(path for path, _ in model.named_children())} and what is inside them, e.g. tasks.det"
+        )
+    return found
 
 
 def trainable_without(model: nn.Module, frozen: Sequence[nn.Module]) -> int:
@@ -54,7 +61,7 @@ def trainable_without(model: nn.Module, frozen: Sequence[nn.Module]) -> int:
     return sum(parameter.numel() for parameter in kept if id(parameter) not in left_out)
 
 
-def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+def freeze(model: nn.Module, names: Sequence[str], exceptions: Sequence[str] = ()) -> list[nn.Module]:
     """Stop the gradients of the modules that :func:`modules_to_freeze` finds and put them into evaluation mode.
 
     Their parameters no longer require gradients, so no autograd graph goes through a part that has nothing trainable
@@ -64,9 +71,9 @@ def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
         The frozen modules.
 
     Raises:
-        MTAdaptError: when a name is no module of the model.
+        MTAdaptError: as :func:`modules_to_freeze`.
     """
-    frozen = modules_to_freeze(model, names)
+    frozen = modules_to_freeze(model, names, exceptions)
     for module in frozen:
         module.training = False
         for parameter in module.parameters(recurse=False):

@@ -36,8 +36,8 @@ class StageRunner(Runner):
     """The standard runner, but for what has to happen while it is built.
 
     Parts are frozen before the model is wrapped, so that :class:`torch.nn.parallel.DistributedDataParallel` waits for
-    no gradient of theirs, and their parameters are not in the optimizer. ``cfg.stage`` holds the name of the stage and
-    what it freezes.
+    no gradient of theirs, and their parameters are not in the optimizer. ``cfg.stage`` holds the name of the stage,
+    what it freezes and what inside that goes on training.
     """
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
@@ -49,7 +49,7 @@ class StageRunner(Runner):
         built = super().build_model(model)
         _check_freeze(built, self.cfg.stage)
         self._all_trainable = [parameter for parameter in built.parameters() if parameter.requires_grad]
-        self.frozen = freeze(built, self.cfg.stage["freeze"])
+        self.frozen = freeze(built, self.cfg.stage["freeze"], self.cfg.stage["freeze_except"])
         return built
 
     def check_stages(self, configs: Sequence[Config]) -> None:
@@ -69,7 +69,7 @@ class StageRunner(Runner):
         for config in configs:
             _check_freeze(model, config.stage)
             self._check_optimizer(config)
-        freeze(model, self.cfg.stage["freeze"])
+        freeze(model, self.cfg.stage["freeze"], self.cfg.stage["freeze_except"])
 
     def _check_optimizer(self, config: Config) -> None:
         own: dict = self.optim_wrapper  # type: ignore[has-type]
@@ -101,7 +101,7 @@ class StageRunner(Runner):
 
 def _check_freeze(model: nn.Module, stage: dict) -> None:
     try:
-        if not trainable_without(model, modules_to_freeze(model, stage["freeze"])):
+        if not trainable_without(model, modules_to_freeze(model, stage["freeze"], stage["freeze_except"])):
             raise MTAdaptError(f"freeze={list(stage['freeze'])} leaves nothing to train; leave a part out of it")
     except MTAdaptError as error:
         raise MTAdaptError(f"stage {stage['name']!r}: {error}") from error

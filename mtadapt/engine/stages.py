@@ -18,7 +18,7 @@ from mtadapt.engine.stage_runner import StageRunner
 from mtadapt.errors import MTAdaptError
 
 #: What a stage can say. Its optimizer is merged into the config's ``optim_wrapper``; its schedule stands alone.
-KEYS = ("name", "freeze", "length", "optim_wrapper", "param_scheduler")
+KEYS = ("name", "freeze", "freeze_except", "length", "optim_wrapper", "param_scheduler")
 #: Empty file in the folder of a stage that has run to its end.
 FINISHED = "finished"
 
@@ -30,6 +30,7 @@ def train_in_stages(config: Config) -> None:
 
     - ``name``: its folder below the work directory.
     - ``freeze``: names of modules, see :func:`mtadapt.engine.freezing.modules_to_freeze`.
+    - ``freeze_except``: names of modules inside them that train all the same.
     - ``length``: epochs, or iterations with ``IterBasedTrainLoop``. One stage may leave it out: it gets the rest of the
       total budget, which is ``train_cfg.max_epochs`` or ``max_iters``. The lengths add up to that.
     - ``optim_wrapper``: what differs from the config's.
@@ -112,9 +113,10 @@ def _parse_stage(number: int, given: dict) -> dict:
         raise MTAdaptError(f"stage {name!r}: unknown {sorted(unknown)}; known: {', '.join(KEYS)}")
     if "param_scheduler" not in stage:
         raise MTAdaptError(f"stage {name!r} has no param_scheduler; write [] for a constant learning rate")
-    freeze = stage.setdefault("freeze", [])
-    if not isinstance(freeze, (list, tuple)) or not all(isinstance(module, str) for module in freeze):
-        raise MTAdaptError(f"stage {name!r}: freeze={freeze!r}; write a list of module names")
+    for key in ("freeze", "freeze_except"):
+        names = stage.setdefault(key, [])
+        if not isinstance(names, (list, tuple)) or not all(isinstance(module, str) for module in names):
+            raise MTAdaptError(f"stage {name!r}: {key}={names!r}; write a list of module names")
     return stage
 
 
@@ -124,7 +126,9 @@ def stage_config(config: Config, stages: Sequence[dict], number: int) -> Config:
     stage = stages[number]
     unit, _ = _budget(config)
     config.pop("stages")
-    config.stage = dict(name=stage["name"], freeze=list(stage["freeze"]))
+    config.stage = dict(
+        name=stage["name"], freeze=list(stage["freeze"]), freeze_except=list(stage["freeze_except"])
+    )
     config.train_cfg[unit] = stage["length"]
     if stage.get("optim_wrapper"):
         config.merge_from_dict(dict(optim_wrapper=stage["optim_wrapper"]))

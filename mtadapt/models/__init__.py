@@ -8,10 +8,11 @@ from mtadapt.models.adapters import (
     TokenBottleneck,
     adapt_backbone,
 )
-from mtadapt.models.backbones import EfficientNetLite0
+from mtadapt.models.backbones import EfficientNetLite0, MoEDaViT, MoESwin, MoEViT
 from mtadapt.models.data_preprocessor import MultiTaskDataPreprocessor
 from mtadapt.models.losses.balancing import DWA, GradNorm, UncertaintyWeighting
 from mtadapt.models.multi_task_model import MultiTaskModel
+from mtadapt.models.necks import SimpleFeaturePyramid
 from mtadapt.models.shared_features import SharedFeatures
 from mtadapt.models.text import OpenCLIPTextEncoder, PrecomputedTextEmbeddings, SentenceTextEncoder
 
@@ -22,6 +23,9 @@ __all__ = [
     "GradNorm",
     "LVAdapter",
     "LoRA",
+    "MoEDaViT",
+    "MoESwin",
+    "MoEViT",
     "MultiScaleAdapter",
     "MultiTaskDataPreprocessor",
     "MultiTaskModel",
@@ -29,6 +33,7 @@ __all__ = [
     "PrecomputedTextEmbeddings",
     "SentenceTextEncoder",
     "SharedFeatures",
+    "SimpleFeaturePyramid",
     "TokenBottleneck",
     "UncertaintyWeighting",
     "adapt_backbone",

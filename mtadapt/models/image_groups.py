@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mtadapt.errors import MTAdaptError
+from mtadapt.models.routed_rows import RoutedRows
 from mtadapt.structures import MultiTaskDataSample
 
 #: What a stock model's ``loss`` gives: lists hold one value a level.
@@ -24,18 +25,46 @@ class ImageGroup:
     Attributes:
         images: ``(N, 3, H, W)``.
         samples: one an image.
-        features: name to levels ``(N, C_i, H_i, W_i)``.
+        features: name to levels ``(R, C_i, H_i, W_i)``; their rows are the images, or those of ``routed``.
         scores: of each level, task name to the score map of its classes.
+        routed: images and tasks of the rows, where the backbone's features depend on the task.
     """
 
     images: Tensor
     samples: list[MultiTaskDataSample]
     features: dict[str, tuple[Tensor, ...]]
     scores: list[dict[str, Tensor]]
+    routed: RoutedRows | None = None
+
+    def served(self, task: str) -> list[int]:
+        """Rows of the features that are for a task."""
+        if self.routed is None:
+            return list(range(len(self.samples)))
+        return [row for row, tasks in enumerate(self.routed.served) if task in tasks]
 
     def rows(self, task: str) -> list[int]:
-        """Rows that are labelled for a task."""
-        return [row for row, sample in enumerate(self.samples) if task in sample.labelled_tasks]
+        """Rows of the features that are for a task and whose images are labelled for it."""
+        rows = self.served(task)
+        return [row for row, sample in zip(rows, self.samples_of(rows), strict=True) if task in sample.labelled_tasks]
+
+    def samples_of(self, rows: Sequence[int]) -> list[MultiTaskDataSample]:
+        """Samples of rows of the features."""
+        images = rows if self.routed is None else [self.routed.images[row] for row in rows]
+        return [self.samples[image] for image in images]
+
+    def select(self, levels: tuple[Tensor, ...], rows: Sequence[int]) -> tuple[Tensor, ...]:
+        """Cut out rows of the features.
+
+        Args:
+            levels: ``(R, C_i, H_i, W_i)``.
+            rows: ascending.
+        """
+        if len(rows) == len(levels[0]):
+            return levels
+        if self.routed is not None and rows[-1] - rows[0] + 1 == len(rows):
+            return tuple(level[rows[0] : rows[-1] + 1] for level in levels)
+        index = torch.tensor(rows, device=levels[0].device)
+        return tuple(level.index_select(0, index) for level in levels)
 
 
 def split_samples(

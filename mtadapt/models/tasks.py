@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtadapt.datasets.transforms.formatting import META_KEYS
 from mtadapt.errors import MTAdaptError
+from mtadapt.models.losses.balancing import ROUTING
 from mtadapt.models.shared_features import SharedFeatures
 from mtadapt.registry import LIBRARIES, MODELS
 from mtadapt.structures import MultiTaskDataSample
@@ -125,12 +126,15 @@ def check_task_name(name: str) -> None:
     """Refuse names that samples or logs use for something else.
 
     Raises:
-        MTAdaptError: for a name that is no identifier, contains "loss" or is an attribute of the sample.
+        MTAdaptError: for a name that is no identifier, contains "loss", is an attribute of the sample, or stands for
+            the routing of the backbone in logs.
     """
     if not name.isidentifier() or name.startswith("_") or "loss" in name:
         raise MTAdaptError(f"task name {name!r}: use letters, digits and underscores, and not the word 'loss'")
     if hasattr(MultiTaskDataSample, name) or name in RESERVED:
         raise MTAdaptError(f"task name {name!r} is an attribute of the samples; choose another one")
+    if name == ROUTING:
+        raise MTAdaptError(f"task name {name!r} is that of the backbone's routing in logs; choose another one")
 
 
 def check_prompts(classes: Mapping[str, Sequence[str]], tasks: Mapping[str, BaseModel]) -> None:

@@ -11,6 +11,7 @@ from mmengine.optim import OptimWrapper
 
 from mtadapt.engine import AbsentTaskHook
 from tests import models
+from tests.conditioned import conditioned
 from tests.models import batch, multi_task_model
 
 
@@ -22,9 +23,9 @@ def data(task: str, tasks: tuple[str, ...] | None) -> dict:
     return made
 
 
-def train(steps, counts: int = 1, hook: bool = True):
+def train(steps, counts: int = 1, hook: bool = True, model=None):
     """Parameters by the first two parts of their names, at the start and after every step."""
-    model = multi_task_model(cls=models.classifier(), sem_seg=models.fpn_head()).train()
+    model = model or multi_task_model(cls=models.classifier(), sem_seg=models.fpn_head()).train()
     wrapper = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1), accumulative_counts=counts)
     runner = SimpleNamespace(model=model, optim_wrapper=wrapper)
     resting = AbsentTaskHook()
@@ -71,3 +72,23 @@ def test_all_batches_of_an_accumulation_window_count():
     assert not moved(states[0], states[1], "tasks.cls.")
     assert moved(states[1], states[2], "tasks.cls.") and moved(states[1], states[2], "tasks.sem_seg.")
     assert moved(states[3], states[4], "tasks.cls.") and not moved(states[3], states[4], "tasks.sem_seg.")
+
+
+def test_routers_of_absent_tasks_rest():
+    """A router that two tasks use rests when neither of them can be labelled, that of no task always."""
+    routers = dict(cls="cls", sem_seg="sem_seg", drivable="sem_seg")
+    steps = [("cls", ("cls",)), ("sem_seg", ("sem_seg",)), ("drivable", ("drivable",)), ("cls", ("cls",))]
+    model = conditioned(*routers, routing=dict(drivable="sem_seg"), routers=["cls", "sem_seg", "idle"])
+    states = train(steps, model=model)
+    for number, (task, _) in enumerate(steps):
+        before, after = states[number : number + 2]
+        for name in routers:
+            assert moved(before, after, f"tasks.{name}.") == (name == task)
+        for name in ("cls", "sem_seg", "idle"):
+            assert moved(before, after, f"backbone.maps.{name}.") == (name == routers[task])
+
+
+def test_without_the_hook_routers_move_on():
+    model = conditioned("cls", "sem_seg")
+    states = train([("cls", ("cls",)), ("sem_seg", ("sem_seg",))], hook=False, model=model)
+    assert moved(states[1], states[2], "backbone.maps.cls.")

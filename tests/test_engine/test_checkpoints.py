@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
 
-from mtadapt.engine.checkpoints import damage_of, newest_whole_checkpoint, remove_leftovers, write_atomically
+from mtadapt.engine.checkpoints import (
+    damage_of,
+    load_weights,
+    newest_whole_checkpoint,
+    remove_leftovers,
+    write_atomically,
+)
 from mtadapt.errors import MTAdaptError
 
 
@@ -70,3 +77,36 @@ def test_a_file_is_replaced_in_whole_or_not_at_all(tmp_path: Path, monkeypatch: 
     assert path.with_name("iter_1.pth.tmp").is_file()
     remove_leftovers(path.parent)
     assert [each.name for each in path.parent.iterdir()] == ["iter_1.pth"]
+
+
+class Harmful:
+    """What an unpickler that trusts the file would run."""
+
+    def __reduce__(self) -> tuple:
+        return (os.mkdir, ("harm",))
+
+
+def test_weights_are_read_in_their_order_and_nothing_else_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    state = dict(b=torch.arange(3), a=torch.ones(2, 2))
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
+    for content in (state, dict(state_dict=state, message_hub=dict(loss=history), optimizer=dict(state={}))):
+        torch.save(content, "iter_1.pth")
+        found = load_weights("iter_1.pth")
+        assert [*found] == ["b", "a"] and all(torch.equal(found[name], value) for name, value in state.items())
+    torch.save(dict(state_dict=state, meta=Harmful()), "harmful.pth")
+    with pytest.raises(MTAdaptError, match=r"harmful.pth: no checkpoint that can be read safely: .*mkdir"):
+        load_weights("harmful.pth")
+    assert not Path("harm").exists()
+
+
+def test_files_that_are_no_checkpoints_are_one_line(tmp_path: Path):
+    with pytest.raises(MTAdaptError, match=r"gone.pth: no such file; give a checkpoint"):
+        load_weights(tmp_path / "gone.pth")
+    (tmp_path / "half.pth").write_bytes(write(tmp_path / "whole.pth", 1).read_bytes()[:-3000])
+    with pytest.raises(MTAdaptError, match=r"half.pth: .*the checkpoint is truncated \([\d,]+ bytes\)$"):
+        load_weights(tmp_path / "half.pth")
+    for content in (dict(state_dict=dict(weight=1)), [torch.ones(2)], {}):
+        torch.save(content, tmp_path / "other.pth")
+        with pytest.raises(MTAdaptError, match=r"other.pth: holds no state dict"):
+            load_weights(tmp_path / "other.pth")

@@ -10,6 +10,9 @@ from mtadapt.engine.freezing import freeze, modules_to_freeze, trainable_without
 from mtadapt.errors import MTAdaptError
 
 
+KINDS = ("weight", "bias")
+
+
 class Adapter(nn.Linear):
     is_adapter = True
 
@@ -57,3 +60,31 @@ def test_no_graph_goes_through_a_frozen_part_and_its_buffers_stay():
 def test_unknown_module():
     with pytest.raises(MTAdaptError, match=r"freeze: 'backbnoe' is no module of ModuleDict; it has backbone, head"):
         modules_to_freeze(model(), ["backbnoe"])
+
+
+def test_an_exception_trains_with_all_that_is_inside():
+    net = model()
+    frozen = freeze(net, ["*"], ["backbone.block"])
+    inside = ("conv.weight", "conv.bias", "norm.weight", "norm.bias", "adapter.weight", "adapter.bias")
+    assert trainable(net) == {f"backbone.block.{name}" for name in inside}
+    assert net["backbone"]["block"]["norm"].training and not net["head"].training
+    assert net["backbone"] in frozen and net["backbone"]["block"] not in frozen
+
+
+def test_an_exception_wins_over_names_that_are_more_exact():
+    net = model()
+    freeze(net, ["backbone", "backbone.block.norm", "head"], ["backbone.*.norm", "backbone.block.adap*"])
+    assert trainable(net) == {f"backbone.block.{name}.{kind}" for name in ("norm", "adapter") for kind in KINDS}
+    assert net["backbone"]["block"]["norm"].training
+
+
+@pytest.mark.parametrize(
+    ("exception", "message"),
+    [
+        ("backbone.blok", "freeze_except: 'backbone.blok' is no module of ModuleDict; it has backbone, head"),
+        ("head", r"freeze_except: nothing in 'head' is frozen by freeze=\['backbone'\]; leave it out"),
+    ],
+)
+def test_an_exception_that_excepts_nothing(exception: str, message: str):
+    with pytest.raises(MTAdaptError, match=message):
+        modules_to_freeze(model(), ["backbone"], [exception])

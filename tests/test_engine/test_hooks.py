@@ -27,6 +27,7 @@ def test_progress_counts_labelled_samples_and_sums_losses(caplog: pytest.LogCapt
         "det.loss_bbox": torch.tensor(0.5),
         "det.acc": torch.tensor(70.0),
         "sem_seg.decode.loss_ce": torch.tensor(0.25),
+        "routing.loss_mutual_information": torch.tensor(7.0),
     }
     absent = {"det.loss_absent": torch.tensor(0.0), "sem_seg.decode.loss_ce": torch.tensor(0.75)}
     logger = logging.getLogger("progress")

@@ -125,7 +125,7 @@ def test_a_finished_run_is_left_alone(folder: Path):
 
 def test_the_config_in_the_folder_of_a_stage_is_an_ordinary_one(folder: Path):
     stage = Config.fromfile(folder / "work_dirs/config/adapt/config.py")
-    assert "stages" not in stage and stage.stage == dict(name="adapt", freeze=["backbone"])
+    assert "stages" not in stage and stage.stage == dict(name="adapt", freeze=["backbone"], freeze_except=[])
     assert stage.train_cfg.max_epochs == 2
     assert len(Config.fromfile(folder / "work_dirs/config/config.py").stages) == 2
 
@@ -163,6 +163,23 @@ def test_a_part_that_rests_first_may_train_alone_later(folder: Path, tmp_path: P
     train_in_stages(whole)
     one, two = load(tmp_path / "adapt/epoch_1.pth"), load(tmp_path / "finetune/epoch_1.pth")
     assert differences(one, two) == {"backbone"}
+
+
+def test_what_freeze_except_names_trains_inside_a_frozen_part(folder: Path, tmp_path: Path):
+    whole = Config.fromfile(folder / "config.py")
+    whole.work_dir, whole.launcher, whole.train_cfg.max_epochs = str(tmp_path), "none", 3
+    whole.stages = [
+        dict(name="one", freeze=["*"], freeze_except=["neck.fpn_convs.1"], length=1, param_scheduler=[]),
+        dict(name="two", freeze=["backbone", "tasks"], length=1, param_scheduler=[]),
+        dict(name="three", freeze=["backbone", "neck"], freeze_except=["neck.fpn_convs.[13]"], param_scheduler=[]),
+    ]
+    train_in_stages(whole)
+    one, two, three = (load(tmp_path / f"{name}/epoch_1.pth") for name in ("one", "two", "three"))
+    names = [f"neck.fpn_convs.{number}.conv.{kind}" for number in (1, 3) for kind in ("weight", "bias")]
+    rested = [name for name in two["state_dict"] if torch.equal(two["state_dict"][name], three["state_dict"][name])]
+    assert not set(names) & set(rested) and differences(two, three) == {"neck", "tasks"}
+    assert {name for name in two["state_dict"] if name.startswith("neck")} - set(rested) == set(names)
+    assert sum(len(group["params"]) for group in one["optimizer"]["param_groups"]) == 2
 
 
 def config(**changes: object) -> Config:
@@ -205,6 +222,7 @@ def test_a_stage_is_an_ordinary_config():
         ),
         ([dict(name="a")], "stage 'a' has no param_scheduler"),
         ([dict(name="a", freeze="backbone", param_scheduler=[])], "freeze='backbone'; write a list"),
+        ([dict(name="a", freeze_except="neck", param_scheduler=[])], "freeze_except='neck'; write a list"),
         ([dict(name="a", length=0.2, param_scheduler=[])], "length=0.2; write a whole number of epochs"),
         ([dict(name="a", param_scheduler=[]), dict(name="a", param_scheduler=[])], "give each stage its own"),
         (

@@ -2,6 +2,7 @@
 
 from mtadapt.engine.hooks.absent_task_hook import AbsentTaskHook
 from mtadapt.engine.hooks.checkpoint_match_hook import CheckpointMatchHook
+from mtadapt.engine.hooks.expert_usage_hook import ExpertUsageHook
 from mtadapt.engine.hooks.metric_table_hook import MetricTableHook
 from mtadapt.engine.hooks.non_finite_hook import NonFiniteHook
 from mtadapt.engine.hooks.parameter_table_hook import ParameterTableHook
@@ -14,6 +15,7 @@ from mtadapt.engine.hooks.visualization_hook import MultiTaskVisualizationHook
 __all__ = [
     "AbsentTaskHook",
     "CheckpointMatchHook",
+    "ExpertUsageHook",
     "MetricTableHook",
     "MultiTaskVisualizationHook",
     "NonFiniteHook",

@@ -19,7 +19,7 @@ from mtadapt.registry import HOOKS
 
 @HOOKS.register_module()
 class AbsentTaskHook(Hook):
-    """Leave out of an update the heads of tasks that none of its sources can label.
+    """Leave out of an update the heads and routers of tasks that none of its sources can label.
 
     A task without labels has a zero loss, so that every process receives a gradient for every parameter. An optimizer
     with momentum would move the parameters on by what earlier steps have left, LAMB even at full speed, and weight
@@ -45,7 +45,7 @@ class AbsentTaskHook(Hook):
         if not isinstance(model, MultiTaskModel):
             return
         self._labelled = set()
-        self._parameters = {name: list(task.parameters()) for name, task in model.tasks.items()}
+        self._parameters = {name: model.task_parameters(name) for name in model.tasks}
         wrapper = runner.optim_wrapper
         for part in wrapper.values() if isinstance(wrapper, Mapping) else [wrapper]:
             if isinstance(part.optimizer, Optimizer):
@@ -58,10 +58,13 @@ class AbsentTaskHook(Hook):
         self._labelled = None if known is None or self._labelled is None else self._labelled | known
 
     def _rest(self, *args: Any) -> None:
-        if self._labelled is not None:
-            for name, parameters in self._parameters.items():
-                if name not in self._labelled:
-                    for parameter in parameters:
+        labelled = self._labelled
+        if labelled is not None:
+            # Tasks with equal routes have their routers in common.
+            busy = {id(each) for name in labelled for each in self._parameters.get(name, ())}
+            for parameters in self._parameters.values():
+                for parameter in parameters:
+                    if id(parameter) not in busy:
                         parameter.grad = None
         self._labelled = set()
 

@@ -32,7 +32,7 @@ class ParameterTableHook(Hook):
     whose ``is_adapter`` is true) inside a part have a row of their own. The computation is that of the prediction on a
     blank image of the size of the batch's first one: convolutions, matrix products and attention, where a
     multiply-add is 2 FLOPs; it stays out of the table when the model is sharded, and, with a warning, when the model
-    cannot predict like this.
+    cannot predict like this. A backbone with experts computes once for every route of the tasks that are predicted.
     The model, its buffers and the states of torch's random generators are as before.
     """
 

@@ -11,6 +11,7 @@ from mmengine.hooks.hook import DATA_BATCH
 from mmengine.runner import Runner
 from torch import Tensor
 
+from mtadapt.models.losses.balancing import ROUTING
 from mtadapt.registry import HOOKS
 
 
@@ -59,7 +60,7 @@ class TaskProgressHook(Hook):
         labelled = set()
         for name, value in outputs.items():
             task, _, term = name.partition(".")
-            if "loss" not in term:
+            if "loss" not in term or task == ROUTING:
                 continue
             if term != "loss_absent":
                 labelled.add(task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,6 +17,9 @@ from torch.optim import Optimizer
 from mtadapt.engine.optim.source_accumulation import SourceAccumulationOptimWrapper
 from mtadapt.errors import MTAdaptError
 from mtadapt.registry import OPTIM_WRAPPERS
+
+#: In the place of a task's name, for the loss that belongs to none.
+COMMON = ""
 
 
 def pcgrad_coefficients(gram: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -93,6 +96,9 @@ class GradientSurgeryOptimWrapper(SourceAccumulationOptimWrapper):
     memory grow with the number of tasks that have labels. Parameters that one task alone reaches get its gradient as
     it is, which has no part in the surgery either.
 
+    A loss that belongs to no task (the ``common_loss`` of the total, e.g. of the routing of experts) has no part in it:
+    its gradient is added to the combined one.
+
     Gradients are summed over the accumulation window and averaged over the processes before the surgery, so that the
     batch that counts is the whole one. With one task a step (``mode='alternate'`` of the batch sampler) there is
     something to combine only when the window holds several tasks (``accumulative_counts``); otherwise this is
@@ -141,8 +147,9 @@ class GradientSurgeryOptimWrapper(SourceAccumulationOptimWrapper):
         """Add the gradients of one iteration; at the end of the window combine them and step.
 
         Args:
-            loss: total with the attributes ``task_losses``, task name to loss, and, where some tasks have no labels in
-                the batch, ``absent_tasks``, their names.
+            loss: total with the attribute ``task_losses``, task name to loss. It may have ``absent_tasks``, the names
+                of those without labels in the batch; ``common_loss``, what belongs to no task; and
+                ``task_parameters``, which gives by a task's name the parameters that are not shared by all.
             step_kwargs: of the optimizer's step.
             zero_kwargs: of the optimizer's zero_grad.
 
@@ -155,8 +162,10 @@ class GradientSurgeryOptimWrapper(SourceAccumulationOptimWrapper):
                 f"optim_wrapper.type={type(self).__name__!r} needs the loss of every task, which MultiTaskModel gives; "
                 "use OptimWrapper for other models"
             )
-        scaled = {name: self._amplify(self.scale_loss(value)) for name, value in losses.items()}
-        self._accumulate(scaled, getattr(loss, "absent_tasks", ()))
+        common = getattr(loss, "common_loss", None)
+        every = losses if common is None else {**losses, COMMON: common}
+        scaled = {name: self._amplify(self.scale_loss(value)) for name, value in every.items()}
+        self._accumulate(scaled, getattr(loss, "absent_tasks", ()), _own(loss, losses))
         self._inner_count += 1
         if self.should_update():
             self._set_gradients()
@@ -194,8 +203,12 @@ class GradientSurgeryOptimWrapper(SourceAccumulationOptimWrapper):
         groups = self.optimizer.param_groups
         return [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
 
-    def _accumulate(self, losses: Mapping[str, Tensor], absent: Collection[str]) -> None:
-        """Add the gradients of each task that has labels on any process."""
+    def _accumulate(self, losses: Mapping[str, Tensor], absent: Collection[str], own: Mapping[str, set[int]]) -> None:
+        """Add the gradients of each task that has labels on any process.
+
+        Where one computation holds the parameters of several tasks, a task's loss gives those of others a gradient of
+        zero; as without it, it does not reach them.
+        """
         names = _present_anywhere([*losses], absent, next(iter(losses.values())).device)
         parameters = self._parameters()
         trained = [name for name in names if losses[name].requires_grad]
@@ -207,24 +220,28 @@ class GradientSurgeryOptimWrapper(SourceAccumulationOptimWrapper):
             new: Sequence[Tensor | None] = torch.autograd.grad(
                 losses[name], parameters, retain_graph=name != trained[-1], allow_unused=True
             )
+            others = set().union(*own.values()) - own[name] if name in own else set()
             for number, (parameter, gradient) in enumerate(zip(parameters, new, strict=True)):
-                if gradient is not None:
+                if gradient is not None and id(parameter) not in others:
                     # A copy, in the layout of the parameter: autograd may give two parameters the same tensor.
                     before = kept[number]
                     kept[number] = torch.empty_like(parameter).copy_(gradient) if before is None else before + gradient
 
     def _set_gradients(self) -> None:
         """Write the combined gradients of the window where the optimizer looks for them."""
-        parameters, gradients = self._parameters(), [*self._gradients.values()]
+        parameters, common = self._parameters(), self._gradients.pop(COMMON, None)
+        gradients = [*self._gradients.values()]
+        rows = gradients if common is None else [*gradients, common]
         self._gradients = {}
-        reached = self._average(parameters, gradients)
+        reached = self._average(parameters, rows)[: len(gradients)]
         shared = [number for number in range(len(parameters)) if sum(row[number] for row in reached) > 1]
         factors = self._factors([[row[number] for number in shared] for row in gradients])
+        factors += [1.0] * (len(rows) - len(gradients))
         among = set(shared)
         for number, parameter in enumerate(parameters):
             terms = [
                 (factor if number in among else 1.0) * gradient
-                for factor, row in zip(factors, gradients, strict=True)
+                for factor, row in zip(factors, rows, strict=True)
                 if (gradient := row[number]) is not None
             ]
             # Zero, not None, without a task: the model touches every parameter, and momentum and decay go on.
@@ -273,6 +290,12 @@ class AmpGradientSurgeryOptimWrapper(GradientSurgeryOptimWrapper, AmpOptimWrappe
 
     def _amplify(self, loss: Tensor) -> Tensor:
         return self.loss_scaler.scale(loss)
+
+
+def _own(loss: Tensor, tasks: Iterable[str]) -> dict[str, set[int]]:
+    """Of each task the parameters that it trains besides the shared ones, where the loss tells them."""
+    parameters = getattr(loss, "task_parameters", None)
+    return {} if parameters is None else {name: {id(each) for each in parameters(name)} for name in tasks}
 
 
 def _present_anywhere(names: list[str], absent: Collection[str], device: torch.device) -> list[str]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mtadapt.errors import MTAdaptError
 from mtadapt.models import DWA, GradNorm, UncertaintyWeighting
-from mtadapt.models.losses.balancing import LossBalancer, absent_tasks, task_totals
+from mtadapt.models.losses.balancing import LossBalancer, absent_tasks, common_loss, task_totals
 from tests.test_engine.tiny import two_processes
 
 TASKS = ("a", "b", "c")
@@ -38,6 +38,20 @@ def test_losses_by_task():
     totals = task_totals(losses)
     assert {name: round(float(total), 5) for name, total in totals.items()} == dict(a=3.0, b=6.0, c=0.0)
     assert absent_tasks(losses) == {"c"}
+    assert common_loss(losses) is None
+
+
+def test_losses_of_no_task():
+    """They are kept apart from the tasks, and no balancer weights them."""
+    own = {
+        "routing.loss_a": torch.tensor(2.0),
+        "routing.loss_b": torch.tensor([1.0, 3.0]),
+        "routing.load": torch.ones(1),
+    }
+    losses = {**losses_of(dict(a=3.0), absent=["c"]), **own}
+    assert [*task_totals(losses)] == ["a", "c"] and common_loss(losses) == 4.0
+    balanced = Fixed(TASKS)(losses, [])
+    assert all(balanced[name] is value for name, value in own.items())
 
 
 class Fixed(LossBalancer):

@@ -11,6 +11,8 @@ from mtadapt.errors import MTAdaptError
 
 #: Name of the zero loss of a task without labels in the batch.
 ABSENT = "loss_absent"
+#: In the place of a task's name, for what the routing of the backbone gives, which belongs to no task.
+ROUTING = "routing"
 
 
 class LossBalancer(nn.Module):
@@ -77,6 +79,21 @@ def task_totals(losses: Mapping[str, Tensor | list[Tensor]]) -> dict[str, Tensor
     Args:
         losses: loss or statistic by ``task.name``.
     """
+    totals = _totals(losses)
+    totals.pop(ROUTING, None)
+    return totals
+
+
+def common_loss(losses: Mapping[str, Tensor | list[Tensor]]) -> Tensor | None:
+    """Sum of the losses that belong to no task; None when there are none.
+
+    Args:
+        losses: loss or statistic by ``task.name``.
+    """
+    return _totals(losses).get(ROUTING)
+
+
+def _totals(losses: Mapping[str, Tensor | list[Tensor]]) -> dict[str, Tensor]:
     totals: dict[str, Tensor] = {}
     for key, value in losses.items():
         if "loss" in key:
