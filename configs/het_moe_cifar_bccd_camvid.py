@@ -12,6 +12,7 @@ _base_ = [
 ]
 # Fewer regions than for street scenes: an image has about a dozen cells.
 model = dict(
+    backbone=dict(mutual_information=dict(weight=0.05)),
     tasks=dict(
         cls=dict(head=dict(num_classes=10)),
         det=dict(

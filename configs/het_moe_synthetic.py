@@ -20,3 +20,11 @@ model = dict(
         )
     )
 )
+# From scratch, detection needs more steps than the others.
+max_iters = 1500
+train_dataloader = dict(batch_sampler=dict(schedule="fixed", weights=dict(imagenet=1, coco=3, ade20k=1)))
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=90),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=0, end=max_iters, T_max=max_iters, eta_min_ratio=0.01),
+]

@@ -1,7 +1,7 @@
 """Drivable area on the scenes of `make demo`: the task that is added to het_moe_synthetic.py, here alone.
 
 python tools/dataset_converters/synthetic_bdd100k.py data/synthetic --train 200 --val 40 --size 320x192 --seed 0
-python tools/moe/extend.py configs/het_moe_synthetic.py work_dirs/het_moe_synthetic/iter_900.pth \
+python tools/moe/extend.py configs/het_moe_synthetic.py work_dirs/het_moe_synthetic/iter_1500.pth \
     --from configs/het_moe_synthetic_drivable.py --task drivable --experts 2 --out work_dirs/moe_drivable
 python tools/train.py work_dirs/moe_drivable/config.py
 """
@@ -27,7 +27,7 @@ train_dataloader = dict(
             ),
         )
     ),
-    batch_sampler=dict(batch_size=dict(_delete_=True, scenes=4)),
+    batch_sampler=dict(weights=dict(_delete_=True, scenes=1), batch_size=dict(_delete_=True, scenes=4)),
 )
 val_dataloader = dict(
     dataset=dict(

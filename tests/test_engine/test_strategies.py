@@ -18,6 +18,7 @@ from mtadapt.engine.strategies import plain_model, shared_parts_policy
 from mtadapt.engine.strategies.elementwise import check_elementwise
 from mtadapt.engine.strategies.outline import outline
 from mtadapt.errors import MTAdaptError
+from mtadapt.models.moe import LayerExperts, MoEMLP
 from mtadapt.registry import MODELS
 from tests.command_line import ROOT, last_line, run
 
@@ -217,6 +218,9 @@ def test_policy_wraps_what_is_called_by_forward():
         assert not shared_parts_policy(module, recurse=True, **big)
         assert not shared_parts_policy(module, recurse=False, **big)
     assert not shared_parts_policy(model.backbone, recurse=False, nonwrapped_numel=10**4, min_num_params=10**5)
+    layer = MoEMLP(8, 4, LayerExperts((4,), 2), ["a", "b"])
+    assert not shared_parts_policy(layer, recurse=True, **big)
+    assert not shared_parts_policy(layer, recurse=False, **big)
 
 
 def test_outline_has_the_names_and_shapes_without_values():

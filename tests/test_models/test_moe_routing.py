@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from mmengine.model import MMDistributedDataParallel
 from torch import Tensor
 from torch.optim import SGD
 
@@ -20,7 +18,6 @@ from mtadapt.models import MultiTaskModel
 from mtadapt.models.moe import Route
 from tests.conditioned import build
 from tests.models import CHANNELS, batch
-from tests.test_engine.tiny import two_processes
 
 TASKS = ("det", "sem_seg", "cls")
 ARCH = dict(embed_dims=CHANNELS[0], depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8])
@@ -211,77 +208,6 @@ def test_gradient_surgery(labelled: list):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5, msg=name)
     routers = [name for name in given if ".routers.det." in name and name.endswith("weight")]
     assert any(common[name].any() for name in routers)
-
-
-#: Labels of both processes in each step.
-UNLIKE = [[[("det",)] * 2, [("cls",), ("sem_seg", "det")]], [[("cls",)], [("cls",), ("cls",)]], [[()], [("det",)]]]
-#: Without boxes, whose losses are scaled by the number of boxes on all processes.
-PLAIN = [[[("sem_seg",)] * 2, [("cls",), ("cls", "sem_seg")]], [[("cls",)], [("sem_seg",)]]]
-
-
-def steps(model: MultiTaskModel, forward: Any, labelled: Sequence) -> list[dict[str, Tensor]]:
-    """Gradients of each step."""
-    seen = []
-    for step in labelled:
-        data = model.data_preprocessor(batch(step), True)
-        seen.append(gradients(model, model.parse_losses(forward(**data, mode="loss"))[0]))
-    return seen
-
-
-def worker(rank: int, labelled: list, weight: float, folder: str) -> None:
-    model = moe_model(weight=weight)
-    seen = steps(model, MMDistributedDataParallel(model), [step[rank] for step in labelled])
-    torch.save(dict(gradients=seen, state=model.state_dict()), f"{folder}/{rank}.pth")
-
-
-def run_two_processes(folder: Path, labelled: list, weight: float) -> dict:
-    """What both processes hold in common."""
-    two_processes(worker, folder, labelled, weight, str(folder))
-    first, second = (torch.load(folder / f"{rank}.pth") for rank in range(2))
-    assert first["gradients"][0].keys() == {name for name, _ in moe_model().named_parameters()}
-    for one, two in zip([first["state"], *first["gradients"]], [second["state"], *second["gradients"]], strict=True):
-        assert one.keys() == two.keys()
-        assert all(torch.equal(value, two[name]) for name, value in one.items())
-    return first
-
-
-def test_two_processes_with_other_tasks(tmp_path: Path):
-    """Every parameter has a gradient, the same on both, and routers of tasks that are nowhere get zeros."""
-    first = run_two_processes(tmp_path, UNLIKE, 0.1)
-    for task, present in (("det", (True, False, True)), ("sem_seg", (True, False, False))):
-        routers = [name for name in first["gradients"][0] if f".routers.{task}.2.weight" in name]
-        for found, there in zip(first["gradients"], present, strict=True):
-            assert any(found[name].any() for name in routers) == there, task
-    # A batch without any labels counts for the first task.
-    updates = {tuple(value.tolist()) for name, value in first["state"].items() if name.endswith("usage.updates")}
-    assert updates == {(2, 1, 2)}
-
-
-def test_two_processes_average_their_gradients(tmp_path: Path):
-    found = run_two_processes(tmp_path, PLAIN, 0.0)["gradients"]
-    model = moe_model()
-    apart = [steps(model, model, [step[rank] for step in PLAIN]) for rank in range(2)]
-    for both, one, two in zip(found, *apart, strict=True):
-        for name, gradient in both.items():
-            torch.testing.assert_close(gradient, (one[name] + two[name]) / 2, rtol=1e-3, atol=1e-5, msg=name)
-
-
-def surgery_worker(rank: int, folder: str) -> None:
-    model = moe_model(weight=0.1)
-    wrapper = GradientSurgeryOptimWrapper(SGD(model.parameters(), lr=0.01), method="cagrad")
-    parallel = MMDistributedDataParallel(model)
-    for step in UNLIKE:
-        parallel.train_step(batch(step[rank]), wrapper)
-    torch.save(model.state_dict(), f"{folder}/{rank}.pth")
-
-
-def test_gradient_surgery_in_two_processes(tmp_path: Path):
-    two_processes(surgery_worker, tmp_path, str(tmp_path))
-    first, second = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
-    start = moe_model(weight=0.1).state_dict()
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
-    assert any(not torch.equal(first[name], start[name]) for name in start if ".routers.sem_seg." in name)
 
 
 def test_mixtures_train_the_routers_of_their_shares():

@@ -11,7 +11,7 @@ model = dict(
         arch=dict(embed_dims=32, depths=[1, 1, 3, 1], num_heads=[2, 4, 8, 16]),
         tasks=["cls", "det", "sem_seg"],
         mlp_experts=dict(num_experts=8, top_k=2),
-        mutual_information=dict(weight=0.005),
+        mutual_information=dict(weight=0.02, momentum=0.9),
         drop_path_rate=0.0,
         out_indices=(0, 1, 2, 3),
     ),

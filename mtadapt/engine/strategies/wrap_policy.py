@@ -6,6 +6,7 @@ from mmengine.model import BaseDataPreprocessor
 from torch import nn
 from torch.distributed.fsdp.wrap import size_based_auto_wrap_policy
 
+from mtadapt.models.moe import MoELayer
 from mtadapt.models.shared_features import SharedFeatures
 from mtadapt.registry import FUNCTIONS
 
@@ -17,7 +18,8 @@ def shared_parts_policy(
     """Give the parts of the backbone and the neck above a size a shard of their own.
 
     FSDP gathers the parameters of a part when its ``forward`` is called. Tasks and adapters are called by other
-    methods (``loss``, ``predict``), so they stay with the model itself, whose ``forward`` starts every step.
+    methods (``loss``, ``predict``), so they stay with the model itself, whose ``forward`` starts every step. A layer
+    with experts reads the parameters of the modules in it, which it does not call; they stay with the block around it.
 
     Args:
         module: the part in question.
@@ -26,6 +28,6 @@ def shared_parts_policy(
         min_num_params: parameters that make a part worth its own gathering.
     """
     by_methods = isinstance(getattr(module, "backbone", None), SharedFeatures) or getattr(module, "is_adapter", False)
-    if by_methods or isinstance(module, BaseDataPreprocessor):
+    if by_methods or isinstance(module, (BaseDataPreprocessor, MoELayer)):
         return False
     return size_based_auto_wrap_policy(module, recurse, nonwrapped_numel, min_num_params=min_num_params)
