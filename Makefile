@@ -31,8 +31,16 @@ HET_OPTIONS ?= $(if $(DEMO_SHORT),--cfg-options train_cfg.max_iters=12 train_cfg
 	$(loader)_dataloader.dataset.sources.$(source).dataset.data_root=$(HET_DATA)/$(source))) \
 	$(foreach loader,val test,$(loader)_evaluator.tasks.det.ann_file=$(HET_DATA)/coco/annotations/instances_val2017.json))
 
+# The same data for a mixture of experts, and the scenes of `make demo` for the task that is added to it.
+MOE_CONFIG := configs/het_moe_synthetic.py
+MOE_WORK_DIR := work_dirs/het_moe_synthetic$(if $(DEMO_SHORT),_short)
+MOE_TRAINED := $(MOE_WORK_DIR)/$(notdir $(MOE_CONFIG))
+MOE_CHECKPOINT := "$$(cat $(MOE_WORK_DIR)/last_checkpoint)"
+MOE_ADDED_OPTIONS ?= $(if $(DEMO_SHORT),--train-options train_cfg.max_iters=4 train_cfg.val_interval=4 \
+	$(foreach loader,train val test,$(loader)_dataloader.dataset.sources.scenes.dataset.data_root=$(DEMO_DATA)))
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-het test test-slow lint types clean
+.PHONY: help setup demo demo-het demo-moe test test-slow lint types clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -49,6 +57,17 @@ demo-het: setup  ## train one network on three datasets with different labels, t
 	$(BIN)/python tools/train.py $(HET_CONFIG) --work-dir $(HET_WORK_DIR) $(HET_OPTIONS)
 	$(BIN)/python tools/test.py $(HET_CONFIG) "$$(cat $(HET_WORK_DIR)/last_checkpoint)" --work-dir $(HET_WORK_DIR) --show-dir $(HET_WORK_DIR)/pictures $(HET_OPTIONS)
 	@echo "Ground truth beside prediction: $(HET_WORK_DIR)/pictures"
+
+demo-moe: setup  ## train a mixture of experts on three tasks, take one out, add a fourth
+	$(BIN)/python tools/dataset_converters/synthetic_heterogeneous.py $(HET_DATA) --train $(HET_TRAIN) --val $(HET_VAL) --size $(HET_SIZE) --seed 0
+	$(BIN)/python tools/dataset_converters/synthetic_bdd100k.py $(DEMO_DATA) --train $(DEMO_TRAIN) --val $(DEMO_VAL) --size 320x192 --seed 0
+	$(BIN)/python tools/train.py $(MOE_CONFIG) --work-dir $(MOE_WORK_DIR) $(HET_OPTIONS)
+	rm -rf $(MOE_WORK_DIR)/det $(MOE_WORK_DIR)/drivable
+	$(BIN)/python tools/moe/prune.py $(MOE_TRAINED) $(MOE_CHECKPOINT) --tasks det --keep-top-k --evaluate --out $(MOE_WORK_DIR)/det
+	$(BIN)/python tools/moe/extend.py $(MOE_TRAINED) $(MOE_CHECKPOINT) --from configs/het_moe_synthetic_drivable.py --task drivable --experts 2 --out $(MOE_WORK_DIR)/drivable $(MOE_ADDED_OPTIONS)
+	$(BIN)/python tools/train.py $(MOE_WORK_DIR)/drivable/config.py
+	$(BIN)/python tools/moe/same_outputs.py $(MOE_TRAINED) $(MOE_CHECKPOINT) $(MOE_WORK_DIR)/drivable/config.py "$$(cat $(MOE_WORK_DIR)/drivable/training/extend/last_checkpoint)"
+	@echo "Use of the experts: $(MOE_WORK_DIR)/expert_usage"
 
 test: setup  ## install, run the tests
 	$(BIN)/python -m pytest -q -m 'not slow' $(PYTEST_ARGS) tests

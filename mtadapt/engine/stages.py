@@ -126,9 +126,7 @@ def stage_config(config: Config, stages: Sequence[dict], number: int) -> Config:
     stage = stages[number]
     unit, _ = _budget(config)
     config.pop("stages")
-    config.stage = dict(
-        name=stage["name"], freeze=list(stage["freeze"]), freeze_except=list(stage["freeze_except"])
-    )
+    config.stage = dict(name=stage["name"], freeze=list(stage["freeze"]), freeze_except=list(stage["freeze_except"]))
     config.train_cfg[unit] = stage["length"]
     if stage.get("optim_wrapper"):
         config.merge_from_dict(dict(optim_wrapper=stage["optim_wrapper"]))

@@ -218,7 +218,7 @@ def test_a_stage_is_an_ordinary_config():
         ([dict(freeze=[])], r"stages\[0\]: name=None"),
         (
             [dict(name="a", epochs=3, param_scheduler=[])],
-            r"stage 'a': unknown \['epochs'\]; known: name, freeze, length",
+            r"stage 'a': unknown \['epochs'\]; known: name, freeze, freeze_except, length",
         ),
         ([dict(name="a")], "stage 'a' has no param_scheduler"),
         ([dict(name="a", freeze="backbone", param_scheduler=[])], "freeze='backbone'; write a list"),

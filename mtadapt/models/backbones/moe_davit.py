@@ -23,8 +23,8 @@ class MoEDaViT(Stages, davit.DaViT):
     dense MLPs become experts, see :mod:`mtadapt.models.moe.upcycling`.
 
     The models of the paper are ``arch='tiny'`` with ``mlp_experts=dict(num_experts=64)``, ``'small'`` with
-    ``dict(num_experts=32)`` and ``'base'`` with ``dict(num_experts=16, every=2)``; ``top_k`` is 4. Ours: the base model's
-    alternate layers are the MLPs after attention among channels, which ``every=2`` takes.
+    ``dict(num_experts=32)`` and ``'base'`` with ``dict(num_experts=16, every=2)``; ``top_k`` is 4. Ours: the base
+    model's alternate layers are the MLPs after attention among channels, which ``every=2`` takes.
 
     Ours: between stages a map of odd height or width is padded with zeros at the bottom and the right, as in the
     authors' DaViT. mmpretrain drops the last row or fails there, so the two differ at such sizes.

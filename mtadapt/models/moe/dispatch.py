@@ -50,14 +50,14 @@ class _MLP(torch.autograd.Function):
         *weights: Tensor,
     ) -> Tensor:
         w1, b1, w2, b2 = weights
-        y, hidden = _blocked.mlp(x, gates, tokens, order, counts, w1, b1, w2, b2, any(ctx.needs_input_grad))
+        y, hidden = _blocked.mlp(x, gates, Dispatch(tokens, order, inverse, counts), w1, b1, w2, b2, any(ctx.needs_input_grad))
         ctx.save_for_backward(x, gates, tokens, order, inverse, counts, w1, w2, b2, hidden)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         needs = ctx.needs_input_grad
-        grads = _blocked.mlp_backward(grad, *ctx.saved_tensors, needs[:2] + needs[6:])
+        grads = _blocked.mlp_backward(grad, *ctx.saved_tensors[:2], Dispatch(*ctx.saved_tensors[2:6]), *ctx.saved_tensors[6:], needs[:2] + needs[6:])
         grads = [grad if need else None for grad, need in zip(grads, needs[:2] + needs[6:])]
         return (*grads[:2], None, None, None, None, *grads[2:])
 
