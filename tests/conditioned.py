@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -76,6 +77,11 @@ class Conditioned(Pyramid):
 
     def task_parameters(self, task: str) -> list[nn.Parameter]:
         return list(self.maps[task].parameters())
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        self._used = set()
+        yield
 
     def routing_statistics(self) -> dict[str, Tensor]:
         """As loss a thousandth of the squares of the maps that were used."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mtadapt.engine.config import build_runner
 from mtadapt.engine.freezing import modules_to_freeze, trainable_without
 from mtadapt.engine.hooks.parameter_table_hook import count_flops
-from mtadapt.errors import MTAdaptError
+from mtadapt.errors import MTAdaptError, first_line
 from mtadapt.evaluation.summary import MAIN
 from mtadapt.registry import MODELS
 from mtadapt.structures import MultiTaskDataSample
@@ -30,10 +30,13 @@ def build_model(config: Config, state: Mapping[str, Tensor]) -> nn.Module:
     """Build the model of a config and load its weights, all of them.
 
     Raises:
-        MTAdaptError: when entries are missing, left over or of another shape.
+        MTAdaptError: when the model cannot be built, or entries are missing, left over or of another shape.
     """
-    with DefaultScope.overwrite_default_scope(config.get("default_scope", "mtadapt")):
-        model = MODELS.build(copy.deepcopy(config.model))
+    try:
+        with DefaultScope.overwrite_default_scope(config.get("default_scope", "mtadapt")):
+            model = MODELS.build(copy.deepcopy(config.model))
+    except (KeyError, TypeError) as error:
+        raise MTAdaptError(f"the model cannot be built: {first_line(error)}") from error
     own = model.state_dict()
     wrong = [name for name, value in own.items() if name not in state or state[name].shape != value.shape]
     left_over = [name for name in state if name not in own]
@@ -91,8 +94,7 @@ def evaluate(config: Config, checkpoint: Path, name: str) -> dict[str, float]:
     config = copy.deepcopy(config)
     if not config.get("test_dataloader"):
         raise MTAdaptError("--evaluate: the config has no test_dataloader")
-    if "visualization" in (config.get("default_hooks") or {}):
-        config.default_hooks.visualization = None
+    (config.get("default_hooks") or {}).pop("visualization", None)
     config.load_from, config.resume, config.launcher = str(checkpoint), False, "none"
     config.experiment_name = name
     with tempfile.TemporaryDirectory() as folder:
@@ -152,17 +154,13 @@ def measurement_table(models: Mapping[str, Mapping[str, Any]], markdown: bool = 
 
 def _main_metrics(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The metric that stands for each task."""
-    known = dict.fromkeys(key for model in models.values() for key in model.get("metrics", {}))
-    tasks = dict.fromkeys(key.partition("/")[0] for key in known)
-    return [
-        next(key for main in MAIN for key in known if key == f"{task}/{main}")
-        for task in tasks
-        if task in _with_main(known)
-    ]
-
-
-def _with_main(known: Mapping[str, Any]) -> set[str]:
-    return {key.partition("/")[0] for key in known if key.partition("/")[2] in MAIN}
+    order = {name: place for place, name in enumerate(MAIN)}
+    main: dict[str, str] = {}
+    for key in dict.fromkeys(key for model in models.values() for key in model.get("metrics", {})):
+        task, _, name = key.partition("/")
+        if name in order and order[name] <= order[main.get(task, name)]:
+            main[task] = name
+    return [f"{task}/{name}" for task, name in main.items()]
 
 
 def _range(numbers: Sequence[int]) -> str:

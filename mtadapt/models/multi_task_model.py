@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from mmengine.dist import get_world_size
@@ -189,7 +190,8 @@ class MultiTaskModel(BaseModel):
             MTAdaptError: when a sample is labelled for a task that the model does not have.
         """
         self._check_labelled_tasks(samples)
-        groups = [self._group(images, own) for images, own in split_samples(inputs, samples)]
+        with self._collecting_routes():
+            groups = [self._group(images, own) for images, own in split_samples(inputs, samples)]
         losses: Losses = {}
         for name, task in self.tasks.items():
             # In the order of the groups, because heads that average over processes wait for each other.
@@ -212,6 +214,9 @@ class MultiTaskModel(BaseModel):
         if self.loss_balancer is not None:
             losses = self.loss_balancer(losses, self._common_features(groups))
         return {**losses, **self._routing_losses()}
+
+    def _collecting_routes(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.routing is None else self.backbone.collecting()
 
     def _routing_losses(self) -> Losses:
         """Losses and statistics of a backbone with experts."""

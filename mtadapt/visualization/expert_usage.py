@@ -165,7 +165,7 @@ def _draw_panel(axes: Any, layer: LayerUsage, values: np.ndarray, top: float) ->
         np.ma.array(values, mask=~usable), cmap="viridis", vmin=0, vmax=top, aspect="auto", interpolation="nearest"
     )
     axes.set_title(
-        f"{layer.name}   I(task; expert) = {layer.mutual_information:.2g} nats", fontsize=8, loc="left", pad=3
+        f"{layer.name}   I(task; expert) = {layer.mutual_information:#.2g} nats", fontsize=8, loc="left", pad=3
     )
     names = [task if seen else f"{task} (not trained)" for task, seen in zip(layer.tasks, layer.seen, strict=True)]
     axes.set_yticks(range(num_tasks), names, fontsize=8)

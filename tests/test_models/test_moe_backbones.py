@@ -176,7 +176,8 @@ def test_checkpointing_changes_no_gradient_and_no_statistic(family: str):
         for step in range(2):
             backbone.zero_grad()
             torch.manual_seed(step)
-            outs = backbone(images(2, 3, 32, 32), ["det", "cls"])
+            with backbone.collecting():
+                outs = backbone(images(2, 3, 32, 32), ["det", "cls"])
             statistics = backbone.routing_statistics()
             (sum(out.square().sum() for out in outs) + statistics["loss_mutual_information"]).backward()
         grads = {name: each.grad for name, each in backbone.named_parameters()}
@@ -241,7 +242,8 @@ def test_frozen_stages_stay_as_they_are(family: str):
     assert not any(each.requires_grad for name, each in backbone.named_parameters() if name.startswith(frozen))
     backbone.train()
     x = images(2, 3, 32, 32)
-    sum(out.square().sum() for out in backbone(x, "det")).backward()
+    with backbone.collecting():
+        sum(out.square().sum() for out in backbone(x, "det")).backward()
     backbone.routing_statistics()
     for name, module in backbone.named_modules():
         if name.startswith(frozen):

@@ -32,6 +32,9 @@ def rows(paths: list[Path]) -> dict[str, dict[str, Any]]:
             # A report with metrics wins over one without.
             if other is None or "metrics" in model:
                 models[name] = model
+    sizes = sorted({model["gflops"]["size"] for model in models.values()})
+    if len(sizes) > 1:
+        raise MTAdaptError(f"the FLOPs of the reports are of images of {', '.join(sizes)}; measure with one --size")
     return models
 
 

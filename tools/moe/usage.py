@@ -29,7 +29,7 @@ def usage_table(layers: list[LayerUsage]) -> str:
     for layer in layers:
         entropies = [layer.entropies.get(task) for task in tasks]
         cells = ["-" if value is None else f"{value:.3f}" for value in entropies]
-        table.add_row([layer.name, sum(layer.banks), f"{layer.mutual_information:.2g}", *cells])
+        table.add_row([layer.name, sum(layer.banks), f"{layer.mutual_information:#.2g}", *cells])
     return table.get_string()
 
 

@@ -61,7 +61,7 @@ class ExpertUsageHook(Hook):
                 backend.add_image("expert_usage", picture, runner.iter)
         mean = sum(layer.mutual_information for layer in layers) / len(layers)
         runner.logger.info(
-            f"Mutual information of task and expert: {mean:.2g} nats, mean of {len(layers)} layers; {file}"
+            f"Mutual information of task and expert: {mean:#.2g} nats, mean of {len(layers)} layers; {file}"
         )
 
 

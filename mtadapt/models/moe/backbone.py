@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from mmengine.model import BaseModule
@@ -47,6 +48,7 @@ class MoEBackbone(BaseModule):
             )
         self.tasks = tuple(tasks)
         self._passes: list[Routes] = []
+        self._collecting = False
 
     def moe_layers(self) -> dict[str, MoELayer]:
         """Name inside the backbone to the layer, in the order of the network."""
@@ -68,16 +70,27 @@ class MoEBackbone(BaseModule):
         return Routes.build(routes, self.tasks, len(x), x.device)
 
     def finish(self, routes: Routes) -> None:
-        """Keep what was routed for :meth:`routing_statistics`; with one task the statistics move on at once."""
+        """Keep what was routed, inside :meth:`collecting`; with one task the statistics move on at once."""
         routes.close()
-        if not routes.records:
-            return
-        self._passes.append(routes)
+        if routes.records and (self._collecting or not self.conditioned):
+            self._passes.append(routes)
         if not self.conditioned:
             self.routing_statistics()
 
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Keep what the forward passes of a training step route, for :meth:`routing_statistics`.
+
+        Passes outside of it, and what an interrupted step has left, are forgotten, with their graphs.
+        """
+        self._passes, self._collecting = [], True
+        try:
+            yield
+        finally:
+            self._collecting = False
+
     def routing_statistics(self) -> dict[str, Tensor]:
-        """Move the running statistics on, once a training step and on every process.
+        """Move the running statistics on by the passes of :meth:`collecting`, on every process.
 
         Returns:
             ``loss_mutual_information``, with several tasks and a weight above 0, and means over the layers:

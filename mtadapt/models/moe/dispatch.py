@@ -1,97 +1,99 @@
-"""Tokens to experts and back."""
+"""From tokens to the experts that they picked, and back.
+
+Rows are pairs of a token and one of its k picks, in the order of the experts: no token is dropped, and nothing of the
+size tokens x experts x width is made. The layers are operators of torch (``_operators.py``): ``torch.compile`` takes
+them as they are, ``FlopCounterMode`` counts the products of the picked experts, and autograd saves their inputs and,
+for the MLP, what goes into GELU. They are deterministic. A second derivative is not there.
+
+A CPU goes through the experts in blocks of rows (``_blocked.py``). A GPU takes all rows at once (``_rows.py``): in bfloat16
+with widths that are multiples of 8 it multiplies by ``grouped_mm``, without waiting for the host, otherwise in a loop.
+
+Shapes: T tokens, k picks, E experts; d, f and h are widths.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from mtadapt.models.moe import _blocked
+from mtadapt.models.moe._operators import Dispatch, combine_operator, mlp_operator, project_operator
 
-
-class Dispatch(NamedTuple):
-    """Rows, that is pairs of a token and one of its picks, in the order of the experts.
-
-    Attributes:
-        tokens: ``(T * k,)`` int64, token of each row.
-        order: ``(T * k,)`` int64, pair of each row: its token times k plus the number of the pick.
-        inverse: ``(T, k)`` int64, row of each pair.
-        counts: ``(E,)`` int64, rows of each expert.
-    """
-
-    tokens: Tensor
-    order: Tensor
-    inverse: Tensor
-    counts: Tensor
+__all__ = ["Dispatch", "expert_combine", "expert_mlp", "expert_project", "sort_by_expert"]
 
 
 def sort_by_expert(picks: Tensor, num_experts: int) -> Dispatch:
-    """Sort pairs of a token and a pick by expert, inside an expert by token."""
-    flat = picks.flatten()
-    order = flat.argsort(stable=True)
-    counts = flat.bincount(minlength=num_experts)
-    inverse = torch.empty_like(order)
-    inverse[order] = torch.arange(len(order), device=order.device)
+    """Sort the pairs of a token and a pick by expert, inside an expert by token.
+
+    Args:
+        picks: ``(T, k)`` int64 numbers of the picked experts, different ones in a row.
+        num_experts: E.
+    """
+    experts, order = picks.flatten().sort(stable=True)
+    # Not bincount, which waits for the host on a GPU.
+    ends = torch.searchsorted(experts, torch.arange(num_experts, device=picks.device), right=True)
+    counts = ends.diff(prepend=ends.new_zeros(1))
+    inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=picks.device))
     return Dispatch(order // max(picks.shape[1], 1), order, inverse.view(picks.shape), counts)
 
 
-class _MLP(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        gates: Tensor,
-        tokens: Tensor,
-        order: Tensor,
-        inverse: Tensor,
-        counts: Tensor,
-        *weights: Tensor,
-    ) -> Tensor:
-        w1, b1, w2, b2 = weights
-        y, hidden = _blocked.mlp(x, gates, Dispatch(tokens, order, inverse, counts), w1, b1, w2, b2, any(ctx.needs_input_grad))
-        ctx.save_for_backward(x, gates, tokens, order, inverse, counts, w1, w2, b2, hidden)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        needs = ctx.needs_input_grad
-        grads = _blocked.mlp_backward(grad, *ctx.saved_tensors[:2], Dispatch(*ctx.saved_tensors[2:6]), *ctx.saved_tensors[6:], needs[:2] + needs[6:])
-        grads = [grad if need else None for grad, need in zip(grads, needs[:2] + needs[6:])]
-        return (*grads[:2], None, None, None, None, *grads[2:])
-
-
-def _cast(x: Tensor, *others: Tensor) -> list[Tensor]:
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        return [tensor.to(dtype) for tensor in (x, *others)]
-    return [x, *others]
-
-
 def expert_mlp(x: Tensor, gates: Tensor, dispatch: Dispatch, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-    """y_t = sum_j gates[t, j] * (gelu(x_t @ w1[e] + b1[e]) @ w2[e] + b2[e])."""
-    x, w1, b1, w2, b2 = _cast(x, w1, b1, w2, b2)
-    return _MLP.apply(x, gates, *dispatch, w1, b1, w2, b2)
+    """The sum over the picks of a token of ``gate * (GELU(x @ w1[e] + b1[e]) @ w2[e] + b2[e])``.
+
+    Under autocast all but the gates are cast first, as in :class:`torch.nn.Linear`.
+
+    Args:
+        x: ``(T, d)``.
+        gates: ``(T, k)``.
+        dispatch: of the picks.
+        w1: ``(E, d, f)``.
+        b1: ``(E, f)``.
+        w2: ``(E, f, d')``.
+        b2: ``(E, d')``.
+
+    Returns:
+        ``(T, d')``.
+    """
+    x, w1, b1, w2, b2 = _autocast(x, w1, b1, w2, b2)
+    save = torch.is_grad_enabled() and any(each.requires_grad for each in (x, gates, w1, b1, w2, b2))
+    return mlp_operator(x, gates, *dispatch, w1, b1, w2, b2, save)[0]
 
 
 def expert_project(x: Tensor, dispatch: Dispatch, w: Tensor, b: Tensor) -> Tensor:
-    """``(T, k, h)``: x_t @ w[e] + b[e]."""
-    x, w, b = _cast(x, w, b)
-    rows = x.index_select(0, dispatch.tokens)
-    parts = [
-        torch.addmm(b_e, part, w_e)
-        for b_e, part, w_e in zip(b.unbind(), rows.split(dispatch.counts.tolist()), w.unbind(), strict=True)
-    ]
-    return torch.cat(parts)[dispatch.inverse]
+    """``x @ w[e] + b[e]`` for every pick of a token.
+
+    Args:
+        x: ``(T, d)``.
+        dispatch: of the picks.
+        w: ``(E, d, h)``.
+        b: ``(E, h)``.
+
+    Returns:
+        ``(T, k, h)``.
+    """
+    x, w, b = _autocast(x, w, b)
+    return project_operator(x, *dispatch, w, b)
 
 
 def expert_combine(a: Tensor, gates: Tensor, dispatch: Dispatch, w: Tensor, b: Tensor) -> Tensor:
-    """``(T, d)``: sum_j gates[t, j] * (a[t, j] @ w[e] + b[e])."""
-    a, w, b = _cast(a, w, b)
-    rows = a.flatten(0, 1).index_select(0, dispatch.order)
-    parts = [
-        torch.addmm(b_e, part, w_e)
-        for b_e, part, w_e in zip(b.unbind(), rows.split(dispatch.counts.tolist()), w.unbind(), strict=True)
-    ]
-    return (torch.cat(parts)[dispatch.inverse] * gates.to(a.dtype).unsqueeze(-1)).sum(1)
+    """The sum over the picks of a token of ``gate * (a @ w[e] + b[e])``.
+
+    Args:
+        a: ``(T, k, h)``, for every pick its own.
+        gates: ``(T, k)``.
+        dispatch: of the picks.
+        w: ``(E, h, d)``.
+        b: ``(E, d)``.
+
+    Returns:
+        ``(T, d)``.
+    """
+    a, w, b = _autocast(a, w, b)
+    return combine_operator(a, gates, *dispatch, w, b)
+
+
+def _autocast(*tensors: Tensor) -> list[Tensor]:
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return list(tensors)
+    dtype = torch.get_autocast_dtype(device)
+    return [tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors]

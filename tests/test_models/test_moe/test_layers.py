@@ -85,9 +85,7 @@ def test_all_experts_of_one_task_are_a_dense_mixture(make, expected):
     layer = make(banks=(4,), top_k=4, tasks=("det",))
     x = torch.randn(2, 3, 16)
     routes = Routes.build(None, ("det",), 2, x.device)
-    torch.testing.assert_close(
-        layer(x, routes).double(), expected(layer, x, [{"det": 1.0}] * 2), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(layer(x, routes).double(), expected(layer, x, [{"det": 1.0}] * 2), rtol=1e-4, atol=1e-5)
 
 
 @LAYERS

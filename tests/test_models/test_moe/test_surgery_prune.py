@@ -11,7 +11,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mtadapt.errors import MTAdaptError
-from mtadapt.models.moe.surgery import Experts, prune, stock_model
+from mtadapt.models.moe.surgery import Experts, prune
 from mtadapt.registry import MODELS
 from tests.moe_models import random_state, run_config
 
@@ -52,7 +52,7 @@ def test_pruning_is_masking(tasks: list[str]):
     threshold = 0.16
     new, small = prune(config, state, tasks, threshold, keep_top_k=False)
     sizes = new.model.backbone.mlp_experts.num_experts
-    assert min(sizes) >= 2 and max(sizes) < 5 or len(set(sizes)) > 1, "something has to be left out"
+    assert (min(sizes) >= 2 and max(sizes) < 5) or len(set(sizes)) > 1, "something has to be left out"
     model, reference = build(new, small), build(config, masked(config, state, tasks, threshold))
     assert [*model.tasks] == tasks and model.backbone.tasks == tuple(tasks)
     for task in tasks:

@@ -34,6 +34,13 @@ class Network(MoEBackbone):
         self.finish(routes)
         return x
 
+    def step(self, *passes):
+        """A training step of several forward passes."""
+        with self.collecting():
+            for x, routes in passes:
+                self(x, routes)
+        return self.routing_statistics()
+
 
 def closed_form(p):
     """Mutual information of T equally probable tasks and E experts, from P(e|t)."""
@@ -57,8 +64,7 @@ def test_value_and_gradient_are_those_of_the_closed_form_when_all_tasks_are_pres
     x = torch.randn(6, 5, 16, requires_grad=True)
     tasks = ["cls", "det", "sem_seg", "sem_seg", "det", "cls"]
     network.train()
-    network(x, tasks)
-    statistics = network.routing_statistics()
+    statistics = network.step((x, tasks))
 
     layer = network.layers[0]
     p = [
@@ -83,8 +89,7 @@ def test_statistics_over_steps_of_one_task():
     expected = {}
     for step, task in enumerate(["cls", "det", "cls", "cls"]):
         x = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(step))
-        network(x, task)
-        network.routing_statistics()
+        network.step((x, task))
         p = probabilities(layer, x, task).mean((0, 1))
         old = expected.get(task)
         expected[task] = p if old is None else 0.75 * old + 0.25 * p
@@ -97,19 +102,15 @@ def test_statistics_over_steps_of_one_task():
 
 def test_tasks_that_were_not_seen_are_left_out():
     network = Network(weight=1.0, num_experts=(6,))
-    network(torch.randn(2, 3, 16), "cls")
-    assert network.routing_statistics()["mutual_information"].item() == pytest.approx(0, abs=1e-6)
-    network(torch.randn(2, 3, 16), "det")
-    seen = network.layers[0].usage.probability[:2]
-    assert network.routing_statistics()["mutual_information"].item() > 0
-    assert seen.sum() == pytest.approx(2)
+    assert network.step((torch.randn(2, 3, 16), "cls"))["mutual_information"].item() == pytest.approx(0, abs=1e-6)
+    assert network.step((torch.randn(2, 3, 16), "det"))["mutual_information"].item() > 0
+    assert network.layers[0].usage.probability[:2].sum().item() == pytest.approx(2)
 
 
 def test_load_counts_the_picks():
     network = Network(momentum=0.0, num_experts=(6,))
     x = torch.randn(2, 3, 16)
-    network(x, ["cls", "det"])
-    network.routing_statistics()
+    network.step((x, ["cls", "det"]))
     for row, task in enumerate(["cls", "det"]):
         picks = probabilities(network.layers[0], x[row], task).topk(2).indices.flatten()
         torch.testing.assert_close(network.layers[0].usage.load[row], torch.bincount(picks, minlength=6) / 6)
@@ -118,10 +119,8 @@ def test_load_counts_the_picks():
 def test_several_passes_are_one_step():
     x = torch.randn(3, 4, 16)
     together, apart = Network(momentum=0.0, weight=1.0), Network(momentum=0.0, weight=1.0)
-    together(x, ["cls", "det", "det"])
-    apart(x[:1], "cls")
-    apart(x[1:], "det")
-    one, other = together.routing_statistics(), apart.routing_statistics()
+    one = together.step((x, ["cls", "det", "det"]))
+    other = apart.step((x[:1], "cls"), (x[1:], "det"))
     for name in one:
         torch.testing.assert_close(one[name], other[name])
     for layer, same in zip(together.layers, apart.layers, strict=True):
@@ -145,11 +144,10 @@ def test_entropy():
 def test_nothing_is_recorded_without_training():
     network = Network()
     network.eval()
-    network(torch.randn(1, 2, 16), "det")
+    assert network.step((torch.randn(1, 2, 16), "det")) == {}
     network.train()
     with torch.no_grad():
-        network(torch.randn(1, 2, 16), "det")
-    assert network.routing_statistics() == {}
+        assert network.step((torch.randn(1, 2, 16), "det")) == {}
     assert not any(layer.usage.updates.any() for layer in network.layers)
 
 
@@ -160,13 +158,25 @@ def test_one_task_has_statistics_but_no_loss():
     assert network.routing_statistics() == {}
 
 
+def test_passes_outside_of_a_step_are_forgotten():
+    network = Network()
+    network(torch.randn(1, 2, 16), "det")
+    assert network.routing_statistics() == {}
+    with pytest.raises(RuntimeError), network.collecting():
+        network(torch.randn(1, 2, 16), "det")
+        raise RuntimeError
+    network.step((torch.randn(1, 2, 16), "cls"))
+    assert network.layers[0].usage.updates.tolist() == [1, 0, 0]
+
+
 def test_recomputation_is_not_recorded():
     network = Network(momentum=0.0)
     x = torch.randn(2, 3, 16)
-    routes = network.begin(x, "det")
-    network.layers[0](x, routes)
-    network.finish(routes)
-    network.layers[1](x, routes)
+    with network.collecting():
+        routes = network.begin(x, "det")
+        network.layers[0](x, routes)
+        network.finish(routes)
+        network.layers[1](x, routes)
     assert [*routes.records] == [network.layers[0].usage]
     network.routing_statistics()
     assert network.layers[0].usage.updates.tolist() == [0, 1, 0] and not network.layers[1].usage.updates.any()
@@ -174,8 +184,7 @@ def test_recomputation_is_not_recorded():
 
 def test_statistics_are_saved():
     network = Network()
-    network(torch.randn(2, 3, 16), "det")
-    network.routing_statistics()
+    network.step((torch.randn(2, 3, 16), "det"))
     other = Network()
     other.load_state_dict(network.state_dict())
     assert torch.equal(other.layers[1].usage.probability, network.layers[1].usage.probability)

@@ -47,8 +47,8 @@ def adapt(
     Args:
         config: of the run that wrote the checkpoint.
         state: its state dict.
-        task: one of the model's own, or one that comes from another config, whose schedule is taken then, and whose
-            head begins with random weights.
+        task: one of the model's own, or one that comes from another config, whose schedule is taken then. Its head
+            begins with random weights, unless the model has the same one.
         choice: ``least`` used, ``most`` used or ``new`` experts, see :func:`~.grow.append_bank`.
         number: how many experts train in every layer.
         start_from: task of the model whose routers the new task begins with, and by which the use of the experts is
@@ -85,7 +85,7 @@ def adapt(
             left, layers[place] = _split(left, experts, layer, choice, number)
         left = rename_router(left, router, name)
         set_experts(new, layers, {name: len(layers[0].experts.banks)})
-        if incoming is None:
+        if incoming is None or incoming.head == config.model.tasks.get(name):
             left |= {key: value for key, value in state.items() if key.startswith(f"tasks.{name}.")}
         else:
             left |= new_head(new, name)

@@ -128,6 +128,21 @@ def set_experts(config: Config, layers: Sequence[ExpertLayer], routers: Mapping[
         backbone.task_banks = {router: seen for router, seen in routers.items() if seen < most}
 
 
+def drop_training(config: Config) -> None:
+    """Leave out of a config what only a training reads."""
+    for key in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr"):
+        config.pop(key, None)
+
+
+def labels(loader: Mapping[str, Any] | None, tasks: Sequence[str]) -> bool:
+    """Whether the data of a loader is labelled for one of the tasks."""
+    if not loader:
+        return False
+    dataset = loader["dataset"]
+    sources = dataset["sources"].values() if _is_mix(dataset) else [dataset]
+    return any(task in tasks for source in sources for task in source.get("tasks") or ())
+
+
 def keep_tasks(config: Config, tasks: Sequence[str], splits: Sequence[str] = _SPLITS) -> None:
     """Leave the data and the metrics of some tasks in a config.
 
@@ -159,7 +174,9 @@ def _keep_data(loader: ConfigDict, tasks: Sequence[str], setting: str) -> None:
         return
     kept = {name: source for name, source in dataset.sources.items() if any(task in tasks for task in source.tasks)}
     if not kept:
-        raise MTAdaptError(f"{setting}: no source labels {', '.join(tasks)}")
+        raise MTAdaptError(
+            f"{setting}: no source labels {', '.join(tasks)}; take the data from another config (--from)"
+        )
     for source in kept.values():
         own = source.tasks
         source.tasks = (

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
-from mtadapt.errors import MTAdaptError
+from mtadapt.errors import MTAdaptError, first_line
 from mtadapt.models.moe.layers import MoEAttention, MoELayer
 from mtadapt.models.moe.settings import LayerExperts
 from mtadapt.registry import MODELS
@@ -63,11 +63,14 @@ class Experts:
         """Read the config of a model.
 
         Raises:
-            MTAdaptError: when its backbone has no experts.
+            MTAdaptError: when its backbone cannot be built or has no experts.
         """
         settings = config.model.backbone
-        with DefaultScope.overwrite_default_scope("mtadapt"):
-            backbone = MODELS.build(copy.deepcopy(settings))
+        try:
+            with DefaultScope.overwrite_default_scope("mtadapt"):
+                backbone = MODELS.build(copy.deepcopy(settings))
+        except (KeyError, TypeError) as error:
+            raise MTAdaptError(f"model.backbone cannot be built: {first_line(error)}") from error
         found: Mapping[str, MoELayer] = backbone.moe_layers() if hasattr(backbone, "moe_layers") else {}
         if not found:
             raise MTAdaptError(

@@ -13,7 +13,9 @@ from mtadapt.errors import MTAdaptError
 from mtadapt.models.moe.surgery.configs import (
     check_prompts,
     check_task,
+    drop_training,
     keep_tasks,
+    labels,
     routers_of,
     runner_config,
     set_experts,
@@ -30,7 +32,8 @@ def prune(
 ) -> tuple[Config, State]:
     """Keep the tasks, their routers and, in each layer, the experts that one of these routers uses enough.
 
-    Heads, routers, sources and metrics of the other tasks are left out, and so is a ``loss_balancer``. A removed expert
+    Heads, routers, sources and metrics of the other tasks are left out, and so are a ``loss_balancer`` and, where none
+    of its data is labelled for the tasks, the training. A removed expert
     is as one whose logit is minus infinity: the probabilities of the others grow accordingly.
 
     Args:
@@ -79,6 +82,9 @@ def prune(
 
 def _config(config: Config, tasks: Sequence[str], num_routers: int) -> Config:
     new = runner_config(config)
+    if not labels(new.get("train_dataloader"), tasks):
+        # As of an extended model, which trains on the new task alone.
+        drop_training(new)
     keep_tasks(new, tasks)
     check_prompts(config, tasks)
     model = new.model
