@@ -21,5 +21,5 @@ model = dict(
             test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100)),
         ),
         sem_seg=dict(decode_head=dict(num_classes=11)),
-    )
+    ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,8 +81,14 @@ def image_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def open_network(path: str, checkpoint: Path, options: dict | None = None) -> Network:
+def open_network(path: str, checkpoint: Path, options: dict | None = None, need_experts: bool = True) -> Network:
     """Read a model and compare its checkpoint with its config.
+
+    Args:
+        path: of the config.
+        checkpoint: its weights.
+        options: what is overridden in the config.
+        need_experts: whether a model without experts is refused.
 
     Raises:
         MTAdaptError: for a file that is missing or no checkpoint, a model without experts, or one that does not fit.
@@ -93,7 +100,8 @@ def open_network(path: str, checkpoint: Path, options: dict | None = None) -> Ne
         )
     state = load_weights(checkpoint)
     try:
-        Experts.of(config).check(state)
+        if need_experts:
+            Experts.of(config).check(state)
         build_model(config, state)
     except MTAdaptError as error:
         raise MTAdaptError(f"{path}, {checkpoint}: {error}") from error
@@ -138,9 +146,14 @@ def finish(
     except (KeyError, TypeError, IndexError, AssertionError, AttributeError) as error:
         raise MTAdaptError(f"--train-options {args.train_options}: {error}") from error
     build_model(config, state)
-    path, weights = write_model(args.out, config, state)
-    after = Network(args.out.resolve().name, load_config(str(path)), dict(state), weights)
-    models = [measured(network, args) for network in (before, after)]
+    try:
+        path, weights = write_model(args.out, config, state)
+        after = Network(args.out.resolve().name, load_config(str(path)), dict(state), weights)
+        models = [measured(network, args) for network in (before, after)]
+    except BaseException:
+        # The folder was new or empty; a second try finds it so.
+        shutil.rmtree(args.out, ignore_errors=True)
+        raise
     report = dict(tool=tool, name=after.name, settings=_settings(args), before=models[0], after=models[1])
     write_report(args.out / "report.json", report)
     print(measurement_table({each["name"]: each for each in models}))

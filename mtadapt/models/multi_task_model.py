@@ -216,7 +216,7 @@ class MultiTaskModel(BaseModel):
         return {**losses, **self._routing_losses()}
 
     def _collecting_routes(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.routing is None else self.backbone.collecting()
+        return self.backbone.collecting() if hasattr(self.backbone, "collecting") else nullcontext()
 
     def _routing_losses(self) -> Losses:
         """Losses and statistics of a backbone with experts."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mtadapt.errors import MTAdaptError
-from mtadapt.models.moe import Route
+from mtadapt.models.moe import MoEBackbone, Route
 from mtadapt.models.moe.routes import check_route
 from mtadapt.structures import MultiTaskDataSample
 
@@ -146,17 +146,19 @@ def build_routing(
         routing: task to its route, by default its own router.
 
     Returns:
-        Task to route; None for a backbone whose features do not depend on the task.
+        Task to route; None for a backbone whose features do not depend on the task, because it has no experts, or one
+        router that all tasks use.
 
     Raises:
         MTAdaptError: for routes with such a backbone, an unknown task, or a router that the backbone does not have.
     """
     given = dict(routing or {})
-    if not getattr(backbone, "conditioned", False):
+    conditioned = getattr(backbone, "conditioned", False)
+    if not conditioned and not (isinstance(backbone, MoEBackbone) and backbone.moe_layers()):
         if given:
             raise MTAdaptError(
                 f"MultiTaskModel: routing={given!r}, but the features of {type(backbone).__name__} do not depend on "
-                "the task; leave routing out, or use a backbone with experts and several tasks"
+                "the task; leave routing out, or use a backbone with experts"
             )
         return None
     unknown = sorted(set(given) - set(tasks))
@@ -168,7 +170,8 @@ def build_routing(
         if name not in used:
             for parameter in backbone.task_parameters(name):
                 parameter.requires_grad = False
-    return keys
+    # With one router for all tasks an image passes once for all of them.
+    return keys if conditioned else None
 
 
 def _key(task: str, route: Route | None, routers: Sequence[str]) -> RouteKey:

@@ -14,6 +14,7 @@ from torch.optim import SGD
 
 from mtadapt.engine import GradientSurgeryOptimWrapper
 from mtadapt.engine.hooks.parameter_table_hook import count_flops
+from mtadapt.errors import MTAdaptError
 from mtadapt.models import MultiTaskModel
 from mtadapt.models.moe import Route
 from tests.conditioned import build
@@ -102,16 +103,23 @@ def test_routing_losses_and_statistics():
 
 def test_dense_twin_and_single_router():
     """Without experts or with one task nothing depends on the task, and the tasks share every image's pass."""
-    for backbone in (dict(davit(), mlp_experts=None), davit(("all",))):
-        model = build(backbone, ["det", "sem_seg"])
+    one_router = dict.fromkeys(("det", "sem_seg"), "all")
+    for backbone, routing in ((dict(davit(), mlp_experts=None), None), (davit(("all",)), one_router)):
+        model = build(backbone, ["det", "sem_seg"], routing)
         assert model.routing is None
         rows = []
         model.backbone.register_forward_pre_hook(lambda _, args, rows=rows: rows.append(len(args[0])))
         data = model.data_preprocessor(batch([("det", "sem_seg"), ("det",)]), True)
         losses = loss_of(model, data)
         assert rows == [2] and "routing.loss_mutual_information" not in losses
+        assert ("routing.entropy" in losses) == (routing is not None)
         model.parse_losses(losses)[0].backward()
         assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_task_without_a_router_is_refused_where_there_is_one_router():
+    with pytest.raises(MTAdaptError, match=r"task 'sem_seg' has no router in the backbone, whose tasks are det"):
+        build(davit(("det",)), ["det", "sem_seg"])
 
 
 @torch.no_grad()

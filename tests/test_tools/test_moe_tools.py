@@ -145,11 +145,6 @@ def test_adapt_and_train(folder: Path, tool: Tool, tmp_path: Path, choice: str, 
     train(out / "config.py")
     expected = {"routers.sem_seg", "usage", "tasks.sem_seg"} | ({bank} if bank else set())
     assert moved(out / "model.pth", out / "training/adapt/iter_2.pth") == expected
-    if choice == "least":
-        printed = tool(
-            "same_outputs", *base(folder), out / "config.py", out / "model.pth", "--outputs-only", "--tasks", "sem_seg"
-        )
-        assert last_line(printed) == "equal to the bit"
 
 
 def test_adapt_to_a_new_task_and_train(folder: Path, tool: Tool, tmp_path: Path):
@@ -189,7 +184,17 @@ def test_prune_report_and_table(folder: Path, tool: Tool, tmp_path: Path):
     assert "all tasks" in report["before"]["gflops"] and [*report["after"]["gflops"]] == ["size", "cls"]
     assert str(folder) not in (out / "report.json").read_text()
     assert "stock config" in printed and (out / "stock.pth").is_file()
-    printed = tool("measure", out / "config.py", out / "model.pth", "--name", "again", "--out", tmp_path / "again.json")
+    printed = tool(
+        "measure",
+        out / "config.py",
+        out / "model.pth",
+        "--name",
+        "again",
+        "--size",
+        "64x64",
+        "--out",
+        tmp_path / "again.json",
+    )
     table = tool("table", out / "report.json", tmp_path / "again.json").splitlines()
     assert [line.split("|")[1].strip() for line in table] == ["model", ":----", "two", "small", "again"] or len(
         table
@@ -232,12 +237,12 @@ def test_combine_shares_the_pass(folder: Path, tool: Tool, tmp_path: Path):
         ("adapt {base} --task cls --experts 5 --out {out}", "--experts 5: .* has 5 experts, of which at least one"),
         ("adapt {base} --task cls --out {out} --train-options model.x=1", "the model cannot be built: TypeError"),
         (
-            "adapt {base} --task cls --out {out} --train-options model.tasks.cls.0=1",
-            "--train-options .*model.tasks.cls.0",
+            "adapt {base} --task cls --out {out} --train-options custom_hooks.99.type=x",
+            "--train-options .*custom_hooks.99",
         ),
         ("extend {base} --from {root}/three.py --task dett --experts 1 --out {out}", "no task of .*three.py; it has"),
         ("extend {base} --from {root}/three.py --task cls --experts 1 --out {out}", "has this task already"),
-        ("extend {base} --from {root}/three.py --task det --experts 0 --out {out}", "--experts 0: new experts are"),
+        ("extend {base} --from {root}/three.py --task det --experts 0 --out {out}", "--experts 0: write at least 1"),
         ("combine {base} --routes cls=dett --out {out}", "no router of task 'dett'; there are cls, sem_seg"),
         ("combine {base} --routes cls=0.5*cls+0.6*sem_seg --out {out}", "must be positive, with the sum 1"),
         ("same_outputs {base} {base} --tasks det", "--tasks det: both models need the task; they share"),
@@ -261,8 +266,12 @@ def test_the_commands_of_a_user(folder: Path, tmp_path: Path):
     checkpoint = "work_dirs/pair/iter_2.pth"
     run(ROOT / "tools/moe/prune.py", "pair.py", checkpoint, "--tasks", "det", "--out", "det", cwd=tmp_path)
     ours = run(ROOT / "tools/test.py", "det/config.py", "det/model.pth", cwd=tmp_path)
+    # The tool imports mmdet's operators before it reads the config, whose custom_imports serve them.
     script = Path(mmdet.__file__).parent / ".mim/tools/test.py"
-    theirs = run(script, "det/stock_config.py", "det/stock.pth", cwd=tmp_path)
+    (tmp_path / "test.py").write_text(
+        f"import runpy\nimport mtadapt\nrunpy.run_path({str(script)!r}, run_name='__main__')\n"
+    )
+    theirs = run(tmp_path / "test.py", "det/stock_config.py", "det/stock.pth", cwd=tmp_path)
     numbers = [re.findall(r"bbox_mAP\w*: (\S+)", printed.splitlines()[-1]) for printed in (ours, theirs)]
     assert numbers[0] == numbers[1] and len(numbers[0]) == 6
     run(ROOT / "tools/train.py", "det/config.py", "--cfg-options", "train_cfg.max_iters=1", cwd=tmp_path)

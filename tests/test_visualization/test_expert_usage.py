@@ -113,7 +113,8 @@ def test_a_trained_layer_is_read_as_it_counts_itself():
     (layer,) = backbone.moe_layers().values()
     for router in layer.routers.values():
         torch.nn.init.normal_(router[2].weight, std=20.0)
-    backbone(torch.randn(4, 3, 32, 32), ["cls", "det", "det", "cls"])
+    with backbone.collecting():
+        backbone(torch.randn(4, 3, 32, 32), ["cls", "det", "det", "cls"])
     told = backbone.routing_statistics()["mutual_information"]
     usage = only_layer(backbone.state_dict())
     assert usage.tasks == ("det", "cls") and usage.banks == (3, 2) and usage.visible.tolist() == [3, 5]

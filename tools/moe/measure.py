@@ -4,7 +4,7 @@
         --evaluate --out work_dirs/het_moe_synthetic/report.json
 
 For what the other tools have prepared and tools/train.py has trained: the report is of the same form as theirs, and
-tools/moe/table.py puts them side by side.
+tools/moe/table.py puts them side by side. A dense twin can be measured too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--name", help="of the model in tables (default: that of the config)")
     add_measure_arguments(parser)
     args = parser.parse_args()
-    network = open_network(args.config, args.checkpoint, args.cfg_options)
+    network = open_network(args.config, args.checkpoint, args.cfg_options, need_experts=False)
     numbers = measured(network._replace(name=args.name or network.name), args)
     print(measurement_table({numbers["name"]: numbers}))
     if args.out:

@@ -32,5 +32,7 @@ class CheckpointMatchHook(Hook):
         training = isinstance(runner._train_loop, BaseLoop) and not runner._resume
         if wrong and (not training or len(wrong) == len(own)):
             source = runner._load_from or runner.work_dir
-            raise MTAdaptError(f"{source}: {summary}, first without a match: {wrong[0]}; use its own config")
+            first = wrong[0]
+            shapes = f" {tuple(given[first].shape)} for {tuple(own[first].shape)}" if first in given else ""
+            raise MTAdaptError(f"{source}: {summary}, first without a match: {first}{shapes}; use its own config")
         runner.logger.info(f"{summary}, of the checkpoint's {len(given)}")

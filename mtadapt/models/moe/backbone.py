@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -35,13 +36,19 @@ class MoEBackbone(BaseModule):
             MTAdaptError: for no task, a name given twice, or an unknown or impossible setting.
         """
         name = type(self).__name__
-        if isinstance(tasks, str) or not tasks or len(set(tasks)) < len(tasks):
-            raise MTAdaptError(f"{name}: tasks={tasks!r}; write the names of the tasks, each once")
+        names = list(tasks) if isinstance(tasks, (list, tuple)) else []
+        if not names or not all(isinstance(task, str) and task.isidentifier() for task in names):
+            raise MTAdaptError(f"{name}: tasks={tasks!r}; write a list with the names of the tasks")
+        if len(set(names)) < len(names) or any(hasattr(nn.ModuleDict, task) for task in names):
+            raise MTAdaptError(f"{name}: tasks={tasks!r}; write each once, and no name that a dictionary has: 'keys'")
+        if not isinstance(mutual_information, (Mapping, type(None))):
+            raise MTAdaptError(f"{name}: mutual_information={mutual_information!r}; write dict(weight=...)")
         given = dict(mutual_information or {})
         self.mi_weight, self.momentum = given.pop("weight", 5e-4), given.pop("momentum", 0.99)
         if given:
             raise MTAdaptError(f"{name}: mutual_information has no {', '.join(given)}; known: weight, momentum")
-        if self.mi_weight < 0 or not 0 <= self.momentum < 1:
+        numbers = all(isinstance(each, (int, float)) for each in (self.mi_weight, self.momentum))
+        if not numbers or not 0 <= self.mi_weight < math.inf or not 0 <= self.momentum < 1:
             raise MTAdaptError(
                 f"{name}: mutual_information weight={self.mi_weight}, momentum={self.momentum}; write a weight from 0 "
                 "and a momentum from 0 to below 1"
@@ -70,11 +77,15 @@ class MoEBackbone(BaseModule):
         return Routes.build(routes, self.tasks, len(x), x.device)
 
     def finish(self, routes: Routes) -> None:
-        """Keep what was routed, inside :meth:`collecting`; with one task the statistics move on at once."""
+        """Keep what was routed, inside :meth:`collecting`.
+
+        Outside of it, in a stock model, the statistics of a backbone with one task move on at once.
+        """
         routes.close()
-        if routes.records and (self._collecting or not self.conditioned):
+        if routes.records and self._collecting:
             self._passes.append(routes)
-        if not self.conditioned:
+        elif routes.records and not self.conditioned:
+            self._passes = [routes]
             self.routing_statistics()
 
     @contextmanager

@@ -5,8 +5,9 @@ size tokens x experts x width is made. The layers are operators of torch (``_ope
 them as they are, ``FlopCounterMode`` counts the products of the picked experts, and autograd saves their inputs and,
 for the MLP, what goes into GELU. They are deterministic. A second derivative is not there.
 
-A CPU goes through the experts in blocks of rows (``_blocked.py``). A GPU takes all rows at once (``_rows.py``): in bfloat16
-with widths that are multiples of 8 it multiplies by ``grouped_mm``, without waiting for the host, otherwise in a loop.
+A CPU goes through the experts in blocks of rows (``_blocked.py``). A GPU takes all rows at once (``_rows.py``): it
+multiplies by ``grouped_mm``, without waiting for the host, in bfloat16 with widths that are multiples of 8, and
+otherwise in a loop over the experts.
 
 Shapes: T tokens, k picks, E experts; d, f and h are widths.
 """

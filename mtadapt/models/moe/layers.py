@@ -112,6 +112,13 @@ class MoELayer(BaseModule):
                 f"{name}: the checkpoint has {_text(given)} experts, the config {_text(self.experts.banks)}; "
                 "set num_experts to those of the checkpoint"
             )
+        # The statistics have a row a task, in the order of the routers.
+        routers = [*dict.fromkeys(key.split(".")[1] for key in _below(state_dict, prefix, "routers."))]
+        if routers and routers != [*self.tasks]:
+            raise MTAdaptError(
+                f"{name}: the checkpoint has routers of {', '.join(routers)}, the config of {', '.join(self.tasks)}; "
+                "write backbone.tasks as in the checkpoint, in this order"
+            )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -245,11 +252,13 @@ def _bias(weight: str) -> str:
 
 
 def _bank_sizes(state_dict: Mapping[str, Tensor], prefix: str) -> list[int]:
-    sizes = {}
-    for key, value in state_dict.items():
-        if key.startswith(f"{prefix}banks."):
-            sizes[int(key[len(prefix) :].split(".")[1])] = len(value)
+    sizes = {int(key.split(".")[1]): len(state_dict[prefix + key]) for key in _below(state_dict, prefix, "banks.")}
     return [sizes[bank] for bank in sorted(sizes)]
+
+
+def _below(state_dict: Mapping[str, Tensor], prefix: str, part: str) -> list[str]:
+    """Keys that begin with a part of a layer, without the layer's prefix."""
+    return [key[len(prefix) :] for key in state_dict if key.startswith(prefix + part)]
 
 
 def _text(sizes: Sequence[int]) -> str:

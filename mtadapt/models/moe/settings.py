@@ -54,6 +54,8 @@ def plan_experts(setting: str, given: Mapping | None, num_blocks: int) -> list[L
     """
     if given is None:
         return [None] * num_blocks
+    if not isinstance(given, Mapping):
+        raise MTAdaptError(f"{setting}={given!r}: write dict(num_experts=..., top_k=...), or None for dense layers")
     unknown = set(given) - set(_KEYS)
     if unknown or "num_experts" not in given:
         raise MTAdaptError(f"{setting}={dict(given)!r}: write num_experts and, if need be, {', '.join(_KEYS[1:])}")
@@ -80,6 +82,8 @@ def check_task_banks(setting: str, experts: LayerExperts, tasks: Sequence[str], 
         MTAdaptError: for an unknown task, a number of banks that the layer does not have, or fewer experts than
             ``top_k``.
     """
+    if not isinstance(task_banks, Mapping):
+        raise MTAdaptError(f"task_banks={task_banks!r}: write dict(task=number of banks)")
     for task, number in task_banks.items():
         if task not in tasks:
             raise MTAdaptError(f"task_banks of unknown task {task!r}; tasks: {', '.join(tasks)}")

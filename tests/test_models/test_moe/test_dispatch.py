@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtadapt.models.moe import _blocked, _operators
@@ -379,15 +380,27 @@ def test_compiled_as_one_graph(layer, dtype):
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
 
-@LAYERS
-def test_grouped_products_do_not_wait_for_the_host(use, layer):
-    use("grouped")
-    with FakeTensorMode():  # raises where a value must be read on the host
-        picks = torch.zeros(TOKENS, TOP_K, dtype=torch.int64, device="cuda")
-        inputs = {
-            name: value.detach().to("cuda").requires_grad_()
-            for name, value in random_inputs(layer, torch.zeros(TOKENS, TOP_K), torch.bfloat16).items()
-        }
-        dispatch = sort_by_expert(picks, EXPERTS)
-        kernels = _operators.KERNELS["grouped"]
-        values = [value for name, value in inputs.items()]
+def test_grouped_products_do_not_wait_for_the_host():
+    kernels = _operators.KERNELS["grouped"]
+    with FakeTensorMode(), torch.device("cuda"):  # an error where a value would be read on the host
+        dispatch = sort_by_expert(torch.zeros(TOKENS, TOP_K, dtype=torch.int64), EXPERTS)
+        gates = torch.zeros(TOKENS, TOP_K)
+        x, w1, b1, w2, b2 = (
+            torch.zeros(shape, dtype=torch.bfloat16)
+            for shape in ((TOKENS, 16), (EXPERTS, 16, 8), (EXPERTS, 8), (EXPERTS, 8, 16), (EXPERTS, 16))
+        )
+        y, hidden = kernels.mlp(x, gates, dispatch, w1, b1, w2, b2, True)
+        found = [y, *kernels.mlp_backward(y, x, gates, dispatch, w1, w2, b2, hidden, [True] * 6)]
+        a = kernels.project(x, dispatch, w1, b1)
+        found += [a, *kernels.project_backward(a, x, dispatch, w1, [True] * 3)]
+        y = kernels.combine(a, gates, dispatch, w2, b2)
+        found += [y, *kernels.combine_backward(y, a, gates, dispatch, w2, b2, [True] * 4)]
+    wanted = [x, x, gates, w1, b1, w2, b2] + [a, x, w1, b1] + [x, a, gates, w2, b2]
+    assert [(each.shape, each.dtype, each.device.type) for each in found] == [
+        (each.shape, each.dtype, "cuda") for each in wanted
+    ]
+
+
+def test_a_loop_waits_for_the_host():
+    with FakeTensorMode(), torch.device("cuda"), pytest.raises(DataDependentOutputException):
+        _operators.LoopedProducts(sort_by_expert(torch.zeros(2, 1, dtype=torch.int64), 4))

@@ -169,6 +169,15 @@ def test_experts_that_a_router_cannot_see():
 
 
 @LAYERS
+@pytest.mark.parametrize("tasks", [("det", "cls", "sem_seg"), ("cls", "det", "drivable")], ids=["order", "names"])
+def test_checkpoint_with_other_tasks(make, expected, tasks):
+    """The rows of the statistics would be those of other tasks."""
+    state = make(tasks=tasks).state_dict()
+    with pytest.raises(MTAdaptError, match=f"routers of {', '.join(tasks)}, the config of cls, det, sem_seg; write"):
+        make().load_state_dict(state)
+
+
+@LAYERS
 @pytest.mark.parametrize(("banks", "text"), [((8,), "8"), ((6, 2), r"6 \+ 2")])
 def test_checkpoint_with_other_experts(make, expected, banks, text):
     model = nn.ModuleDict(dict(ffn=make((6,))))

@@ -41,6 +41,7 @@ def test_experts_that_a_task_sees():
         (dict(num_experts=8, every=0), "every=0"),
         (dict(num_experts=8, offset=4), "below the 4 blocks"),
         (dict(top_k=2), "write num_experts"),
+        (8, "write dict"),
         (dict(num_experts=8, k=2), "write num_experts and, if need be, top_k, every, offset"),
     ],
 )

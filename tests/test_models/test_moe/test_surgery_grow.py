@@ -210,8 +210,8 @@ def test_a_source_that_is_no_mix_becomes_one():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda c, s: extend(c, s, incoming(), 0), "--experts 0: new experts are asked for; write at least 1"),
-        (lambda c, s: adapt(c, s, "cls", "new", 0), "--experts 0: new experts are asked for"),
+        (lambda c, s: extend(c, s, incoming(), 0), "--experts 0: write at least 1"),
+        (lambda c, s: adapt(c, s, "cls", "new", 0), "--experts 0: write at least 1"),
         (lambda c, s: adapt(c, s, "cls", "most", 5), r"--experts 5: backbone\S+ has 5 experts, of which at least one"),
         (lambda c, s: adapt(c, s, "cls", "best", 1), "--train best: unknown; known: least, most, new"),
         (lambda c, s: adapt(c, s, "det"), "--task det: no task of the config; it has cls, sem_seg"),
@@ -255,3 +255,18 @@ def test_routes():
     assert all(torch.equal(one, two) for one, two in zip(swapped, own, strict=True))
     newer, _ = combine(new, same, dict(sem_seg="cls"))
     assert newer.model.routing == dict(cls="sem_seg", sem_seg="cls")
+
+
+@pytest.mark.parametrize("kind", ["extend", "adapt"])
+def test_adapters_of_old_parts_rest_too(kind: str):
+    """They stay trainable inside a frozen part unless they are named, and the old tasks read them."""
+    config = run_config(Path("data"), TWO)
+    adapter = dict(type="mtadapt.MultiScaleAdapter", in_channels=config.model.neck.out_channels)
+    config.model.neck = [config.model.neck, adapter]
+    state = random_state(config)
+    other = incoming()
+    other.config.model.neck = copy.deepcopy(config.model.neck)
+    new, _ = extend(config, state, other, 1) if kind == "extend" else adapt(config, state, "sem_seg", "new", 1)
+    name = "det" if kind == "extend" else "sem_seg"
+    names, _ = trained(new)
+    assert names == {"banks.1", f"routers.{name}", f"tasks.{name}"}

@@ -26,7 +26,7 @@ def parse_routes(texts: Sequence[str]) -> dict[str, Route]:
     for text in texts:
         task, equals, route = text.partition("=")
         parts = [part.split("*") for part in route.split("+")]
-        if not task or not equals or not route or any(len(part) > 2 for part in parts):
+        if not task or not equals or any(len(part) > 2 or not all(part) for part in parts):
             raise MTAdaptError(f"--routes {text}: write TASK=ROUTER or TASK=0.5*ROUTER+0.5*ROUTER")
         if task in routes:
             raise MTAdaptError(f"--routes {text}: task {task!r} has two routes; write one")

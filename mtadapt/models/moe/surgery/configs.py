@@ -272,7 +272,9 @@ def stage(config: Config, name: str, freeze: Sequence[str], router: str, bank: i
         router: the one that trains.
         bank: the bank that trains; None for no expert.
     """
-    shared = [part for part in ("backbone", "neck", "adapter") if config.model.get(part)]
+    # With everything in them by name, because adapters in a frozen module stay trainable otherwise.
+    shared = [f"{part}*" for part in ("backbone", "neck", "adapter") if config.model.get(part)]
+    freeze = [name for module in freeze for name in (module, f"{module}.*")]
     trained = [f"backbone.*.routers.{router}", "backbone.*.usage"]
     trained += [] if bank is None else [f"backbone.*.banks.{bank}"]
     # A stage has a schedule of its own.

@@ -31,7 +31,7 @@ def check_number(number: int, least: int) -> None:
         MTAdaptError: when it is below ``least``.
     """
     if number < least:
-        raise MTAdaptError(f"--experts {number}: new experts are asked for; write at least {least}")
+        raise MTAdaptError(f"--experts {number}: write at least {least}")
 
 
 def with_bank(layer: ExpertLayer, number: int) -> ExpertLayer:
