@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -42,6 +43,31 @@ def test_results_are_those_of_the_logs():
         text = (ROOT / "docs" / page).read_text()
         for row in results_table.table(logs).splitlines():
             assert row in text, row
+
+
+@pytest.mark.parametrize(
+    ("folder", "names"),
+    [
+        (
+            "synthetic",
+            "all dense_twin pruned_cls pruned_det pruned_sem_seg det_by_sem_seg mixed_det_sem_seg extended_trained "
+            "adapted_trained",
+        ),
+        ("real", "all pruned_cls pruned_det mixed_cls_det extended_trained adapted_trained camvid_alone together"),
+    ],
+)
+def test_reports_on_models_of_experts(folder: str, names: str):
+    """Every row of the two tables is what ``tools/moe/table.py`` makes of the reports beside the page."""
+    spec = importlib.util.spec_from_file_location("table", ROOT / "tools/moe/table.py")
+    assert spec is not None and spec.loader is not None
+    table = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(table)
+    text = (ROOT / "docs/moe.md").read_text()
+    reports = [ROOT / "docs/logs/moe" / folder / f"{name}.json" for name in names.split()]
+    printed = table.measurement_table(table.rows(reports), markdown=True).splitlines()
+    for row in printed:
+        assert row in text, row
+    assert (ROOT / f"docs/logs/moe/{folder}/same_outputs.txt").read_text().endswith("equal to the bit\n")
 
 
 def test_results_table_by_hand(tmp_path: Path):
