@@ -136,6 +136,10 @@ def _data(config: Config, task: str, library: str) -> dict[str, Any]:
             if library == "mmseg":
                 # Its preprocessor wants images of one size.
                 loader.batch_size = 1
+            pipeline = loader.dataset.get("pipeline") or []
+            if library == "mmdet" and not any("Resize" in step.type for step in pipeline):
+                # Its heads want to know the scale of an image, which resizing tells.
+                pipeline.insert(-1, ConfigDict(type="Resize", scale_factor=1.0, keep_ratio=True))
     if config.get("optim_wrapper"):
         new["optim_wrapper"] = _optim_wrapper(config.optim_wrapper)
     by_epoch = str((config.get("train_cfg") or {}).get("type")) != "IterBasedTrainLoop"
