@@ -100,7 +100,8 @@ def evaluate(config: Config, checkpoint: Path, name: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         config.work_dir = folder
         metrics = build_runner(config).test()
-    return {key: float(value) for key, value in metrics.items()}
+    # Metrics are numbers of four digits behind the point, some of them in single precision.
+    return {key: round(float(value), 4) for key, value in metrics.items()}
 
 
 def _elements(module: nn.Module) -> int:
