@@ -46,7 +46,7 @@ class Comparison:
             count[0] += 1
             count[1] += one.numel() if isinstance(one, Tensor) else 1
             if not _equal(one, two):
-                self.differences.append(f"{kind} {task} {place}{name}")
+                self.differences.append(f"{kind} {task} {place}{name}{_distance(one, two)}")
 
     def table(self) -> str:
         """A row for each kind and task."""
@@ -177,6 +177,13 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(each, f"{name}/{number}")
     else:
         yield name, value
+
+
+def _distance(a: Any, b: Any) -> str:
+    """The largest difference of two tensors, in words."""
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or a.shape != b.shape:
+        return ", of another kind or shape"
+    return f", by up to {float((a.double() - b.double()).abs().max()):.3g}"
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -144,8 +144,10 @@ def test_adapt_and_train(folder: Path, tool: Tool, tmp_path: Path):
     words = ["--train", "least", "--experts", 2, "--out", out, *ONE_STEP]
     tool("adapt", *base(folder), "--task", "sem_seg", *words, "--size", "64x64")
     model = out / "config.py", out / "model.pth"
-    printed = tool("same_outputs", *base(folder), *model, "--outputs-only", "--tasks", "sem_seg")
-    assert last_line(printed) == "equal to the bit"
+    # The experts that moved are added up in another order.
+    printed = tool("same_outputs", *base(folder), *model, "--outputs-only", "--tasks", "sem_seg", code=1)
+    differences = [float(value) for value in re.findall(r"by up to (\S+)", printed)]
+    assert differences and max(differences) < 1e-4
     train(out / "config.py")
     names = moved(out / "model.pth", out / "training/adapt/iter_1.pth")
     assert names == {"banks.1", "routers.sem_seg", "usage", "tasks.sem_seg"}

@@ -8,6 +8,7 @@ block stay in the cache.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,17 +22,23 @@ ROWS_PER_BLOCK = 2048
 
 
 class _Blocks:
-    """Rows cut into blocks of one expert each."""
+    """Rows cut into blocks of one expert each.
 
-    def __init__(self, dispatch: Dispatch) -> None:
+    Args:
+        dispatch: of the rows.
+        dtype: of the matrix products.
+    """
+
+    def __init__(self, dispatch: Dispatch, dtype: torch.dtype) -> None:
         counts = dispatch.counts.tolist()
-        self.dispatch = dispatch
+        # Below float32 the products are oneDNN's, which compiles a kernel for every new size: then only a few sizes.
+        units = (ROWS_PER_BLOCK, 1) if dtype in (torch.float32, torch.float64) else (ROWS_PER_BLOCK, 256, 32, 1)
         self.experts: list[int] = []
         self.sizes: list[int] = []
         for expert, count in enumerate(counts):
-            parts = -(-count // ROWS_PER_BLOCK)
-            self.experts += [expert] * parts
-            self.sizes += [count * (part + 1) // parts - count * part // parts for part in range(parts)]
+            sizes = _cut(count, units)
+            self.experts += [expert] * len(sizes)
+            self.sizes += sizes
         self.unused = [expert for expert, count in enumerate(counts) if not count]
 
     def split(self, rows: Tensor) -> Sequence[Tensor]:
@@ -45,6 +52,14 @@ class _Blocks:
     def buffer(self, like: Tensor, width: int) -> Sequence[Tensor]:
         """Uninitialised ``(rows, width)`` for every block, all in the same memory."""
         return self.share(like.new_empty(max(self.sizes, default=0), width))
+
+
+def _cut(count: int, units: Sequence[int]) -> list[int]:
+    """Sizes of blocks: as many as possible of the first unit, then one that is a multiple of the second, and so on."""
+    sizes = [units[0]] * (count // units[0])
+    for last, unit in pairwise(units):
+        sizes.append(count % last // unit * unit)
+    return [size for size in sizes if size]
 
 
 class _TokenSum:
@@ -115,7 +130,7 @@ def mlp(
     Returns:
         ``(T, d')``, and the inputs of GELU ``(T * k, f)`` for the backward, empty unless ``save``.
     """
-    blocks = _Blocks(dispatch)
+    blocks = _Blocks(dispatch, x.dtype)
     y = _TokenSum(blocks, x, w2.shape[2])
     hidden = x.new_empty(len(dispatch.tokens) if save else 0, w1.shape[2])
     inputs, activations = blocks.buffer(x, w1.shape[1]), blocks.buffer(x, w1.shape[2])
@@ -145,7 +160,7 @@ def mlp_backward(
 ) -> list[Tensor]:
     """Gradients of x, gates, w1, b1, w2 and b2, each empty where ``needs`` is false."""
     need_x, need_gates, need_w1, need_b1, need_w2, need_b2 = needs
-    blocks = _Blocks(dispatch)
+    blocks = _Blocks(dispatch, x.dtype)
     dx = _TokenSum(blocks, x, w1.shape[1] if need_x else 0)
     dw1, db1 = _Gradient(blocks, w1, need_w1), _Gradient(blocks, w1[:, 0], need_b1)
     dw2, db2 = _Gradient(blocks, w2, need_w2), _Gradient(blocks, b2, need_b2)
@@ -183,7 +198,7 @@ def mlp_backward(
 
 def project(x: Tensor, dispatch: Dispatch, w: Tensor, b: Tensor) -> Tensor:
     """Forward of :func:`~mtadapt.models.moe.dispatch.expert_project`: ``(T, k, h)``."""
-    blocks = _Blocks(dispatch)
+    blocks = _Blocks(dispatch, x.dtype)
     out = x.new_empty(len(dispatch.order), w.shape[2])
     inputs, outputs = blocks.buffer(x, w.shape[1]), blocks.buffer(x, w.shape[2])
     tokens, pairs = blocks.split(dispatch.tokens), blocks.split(dispatch.order)
@@ -198,7 +213,7 @@ def project(x: Tensor, dispatch: Dispatch, w: Tensor, b: Tensor) -> Tensor:
 def project_backward(grad: Tensor, x: Tensor, dispatch: Dispatch, w: Tensor, needs: Sequence[bool]) -> list[Tensor]:
     """Gradients of x, w and b, each empty where ``needs`` is false."""
     need_x, need_w, need_b = needs
-    blocks = _Blocks(dispatch)
+    blocks = _Blocks(dispatch, x.dtype)
     dx = _TokenSum(blocks, x, w.shape[1] if need_x else 0)
     dw, db = _Gradient(blocks, w, need_w), _Gradient(blocks, w[:, 0], need_b)
     pair_grads, inputs, grads = grad.flatten(0, 1), blocks.buffer(x, w.shape[1]), blocks.buffer(x, w.shape[2])
@@ -217,7 +232,7 @@ def project_backward(grad: Tensor, x: Tensor, dispatch: Dispatch, w: Tensor, nee
 
 def combine(a: Tensor, gates: Tensor, dispatch: Dispatch, w: Tensor, b: Tensor) -> Tensor:
     """Forward of :func:`~mtadapt.models.moe.dispatch.expert_combine`: ``(T, d)``."""
-    blocks = _Blocks(dispatch)
+    blocks = _Blocks(dispatch, a.dtype)
     y = _TokenSum(blocks, a, w.shape[2])
     pair_inputs, inputs = a.flatten(0, 1), blocks.buffer(a, w.shape[1])
     row_shares = _shares(gates, dispatch, a.dtype)
@@ -235,7 +250,7 @@ def combine_backward(
 ) -> list[Tensor]:
     """Gradients of a, gates, w and b, each empty where ``needs`` is false."""
     need_a, need_gates, need_w, need_b = needs
-    blocks = _Blocks(dispatch)
+    blocks = _Blocks(dispatch, a.dtype)
     da = a.new_empty(len(dispatch.order), w.shape[1]) if need_a else a.new_empty(0)
     dw, db = _Gradient(blocks, w, need_w), _Gradient(blocks, b, need_b)
     dshares, row_shares = a.new_empty(len(dispatch.tokens)), _shares(gates, dispatch, a.dtype)

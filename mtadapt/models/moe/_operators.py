@@ -42,9 +42,11 @@ def choose_kernels(x: Tensor, *weights: Tensor) -> ModuleType | RowKernels:
 
 
 def _run(kernel: str, operands: Sequence[Tensor], *args: Any) -> Any:
-    # Everything has its dtype already, also when the backward runs under autocast.
-    with torch.autocast(operands[0].device.type, enabled=False):
-        return getattr(choose_kernels(*operands), kernel)(*args)
+    run, device = getattr(choose_kernels(*operands), kernel), operands[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return run(*args)
+    with torch.autocast(device, enabled=False):  # everything has its dtype already
+        return run(*args)
 
 
 def _operator(name: str, schema: str) -> Any:
