@@ -106,10 +106,10 @@ class MoELayer(BaseModule):
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         name = prefix.rstrip(".")
-        given = _bank_sizes(state_dict, prefix)
+        given = bank_sizes(state_dict, prefix)
         if given and given != [*self.experts.banks]:
             raise MTAdaptError(
-                f"{name}: the checkpoint has {_text(given)} experts, the config {_text(self.experts.banks)}; "
+                f"{name}: the checkpoint has {sizes_text(given)} experts, the config {sizes_text(self.experts.banks)}; "
                 "set num_experts to those of the checkpoint"
             )
         # The statistics have a row a task, in the order of the routers.
@@ -251,7 +251,13 @@ def _bias(weight: str) -> str:
     return "b" + weight[1:]
 
 
-def _bank_sizes(state_dict: Mapping[str, Tensor], prefix: str) -> list[int]:
+def bank_sizes(state_dict: Mapping[str, Tensor], prefix: str) -> list[int]:
+    """Experts of each bank of a layer in a state dict.
+
+    Args:
+        state_dict: of a model.
+        prefix: of the layer, with the dot at its end.
+    """
     sizes = {int(key.split(".")[1]): len(state_dict[prefix + key]) for key in _below(state_dict, prefix, "banks.")}
     return [sizes[bank] for bank in sorted(sizes)]
 
@@ -261,5 +267,6 @@ def _below(state_dict: Mapping[str, Tensor], prefix: str, part: str) -> list[str
     return [key[len(prefix) :] for key in state_dict if key.startswith(prefix + part)]
 
 
-def _text(sizes: Sequence[int]) -> str:
+def sizes_text(sizes: Sequence[int]) -> str:
+    """Sizes of banks for a message: ``8 + 2``."""
     return " + ".join(str(size) for size in sizes)

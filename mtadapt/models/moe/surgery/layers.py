@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from mtadapt.errors import MTAdaptError, first_line
-from mtadapt.models.moe.layers import MoEAttention, MoELayer
+from mtadapt.models.moe.layers import MoEAttention, MoELayer, bank_sizes, sizes_text
 from mtadapt.models.moe.settings import LayerExperts
 from mtadapt.registry import MODELS
 
@@ -106,11 +106,11 @@ class Experts:
             MTAdaptError: naming the first layer that differs.
         """
         for layer in self.layers:
-            given = tuple(bank_sizes(state, layer.name))
+            given = tuple(bank_sizes(state, f"{layer.name}."))
             if given != layer.experts.banks:
-                told = f"{_text(given)} experts" if given else "no experts"
+                told = f"{sizes_text(given)} experts" if given else "no experts"
                 raise MTAdaptError(
-                    f"{layer.name}: the checkpoint has {told}, the config {_text(layer.experts.banks)}; give the "
+                    f"{layer.name}: the checkpoint has {told}, the config {sizes_text(layer.experts.banks)}; give the "
                     "config that it was trained with"
                 )
 
@@ -135,15 +135,6 @@ class Experts:
                     f"task {router!r}: the checkpoint has no statistics of its experts, because it was never trained "
                     "on images of this task; give a checkpoint of a training, or choose no experts by their use"
                 )
-
-
-def bank_sizes(state: Mapping[str, Tensor], name: str) -> list[int]:
-    """Experts of each bank of a layer in a state dict."""
-    sizes: dict[int, int] = {}
-    for key, value in state.items():
-        if key.startswith(f"{name}.banks."):
-            sizes[int(key[len(name) :].split(".")[2])] = len(value)
-    return [sizes[bank] for bank in sorted(sizes)]
 
 
 def regroup(
@@ -193,7 +184,3 @@ def rename_router(state: Mapping[str, Tensor], old: str, new: str) -> State:
         name, found, rest = key.partition(f".routers.{old}.")
         renamed[f"{name}.routers.{new}.{rest}" if found and key.startswith("backbone.") else key] = value
     return renamed
-
-
-def _text(sizes: Sequence[int]) -> str:
-    return " + ".join(str(size) for size in sizes)
