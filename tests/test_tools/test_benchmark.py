@@ -101,3 +101,22 @@ def test_evaluation(run: Run):
     printed = run("evaluation", "--images", 3, "--size", 40, 60, "--repeats", 1)
     assert "equal numbers: True" in printed
     assert set(ratios(printed)) == {"seconds: stock", "peak MiB: stock"}
+
+
+def test_moe(run: Run, tmp_path: Path):
+    tokens, width, experts, top_k = 40, 16, 4, 2
+    options = ("--tokens", tokens, "--embed-dims", width, "--experts", experts, "--top-k", top_k, "--repeats", 2)
+    printed = run("moe", *options, "--json", tmp_path / "moe.json")
+    difference = re.search(r"largest difference between the outputs of mtadapt, loop, sorted: (\S+)", printed)
+    assert difference and float(difference[1]) < 1e-5
+    result = json.loads((tmp_path / "moe.json").read_text())
+    assert [*result["ratios"]] == ["dense", "mtadapt", "loop", "sorted"]
+    assert result["ratios"]["dense"] == 1 and result["ratio"] == result["ratios"]["mtadapt"] > 0
+    router = width * width // 4 + width // 4 * experts
+    assert result["floor"] == pytest.approx(1 + router / (2 * width * 4 * width))
+    # A dense layer holds its input, and what goes into and out of GELU.
+    held = {name: numbers["saved"] * 2**20 for name, numbers in result["MiB"].items()}
+    assert held["dense"] == 4 * tokens * (width + 2 * 4 * width)
+    rows, hidden = tokens * top_k, 4 * width // top_k
+    assert held["loop"] > held["mtadapt"] > 4 * (tokens * width + rows * hidden)
+    assert all(len(times) == 2 for times in result["milliseconds"].values())

@@ -271,7 +271,7 @@ def test_the_commands_of_a_user(folder: Path, tmp_path: Path):
     ours = run(ROOT / "tools/test.py", out / "config.py", out / "model.pth", cwd=tmp_path)
     script = Path(mmseg.__file__).parent / ".mim/tools/test.py"
     theirs = run(script, out / "stock_config.py", out / "stock.pth", cwd=tmp_path)
-    numbers = [re.findall(r"(aAcc|mIoU|mAcc): (\S+)", last_line(printed)) for printed in (ours, theirs)]
+    numbers = [re.findall(r"(aAcc|mIoU|mAcc): (\S+)", printed.split("Iter(test)")[-1]) for printed in (ours, theirs)]
     assert numbers[0] == numbers[1] and len(numbers[0]) == 3
     options = ("--cfg-options", "train_cfg.max_iters=1", "train_cfg.val_interval=9")
     run(ROOT / "tools/train.py", out / "config.py", *options, cwd=tmp_path)

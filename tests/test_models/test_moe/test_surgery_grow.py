@@ -55,7 +55,10 @@ def test_experts_that_train_move_and_nothing_changes(choice: str):
         for name in ("w1", "b1", "w2", "b2"):
             given = state[f"{layer.name}.banks.0.{name}"][expected]
             assert torch.equal(moved[f"{layer.name}.banks.1.{name}"], given)
-        torch.testing.assert_close(moved[f"{layer.name}.usage.load"].sum(1), torch.ones(1))
+        rest = [number for number in range(5) if number not in expected.tolist()]
+        for name in ("load", "probability"):
+            given = state[f"{layer.name}.usage.{name}"][1:, [*rest, *expected.tolist()]]
+            assert torch.equal(moved[f"{layer.name}.usage.{name}"], given)
     for one, two in zip(features(build(new, moved), "sem_seg"), features(build(config, state), "sem_seg"), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
     names, model = trained(new)

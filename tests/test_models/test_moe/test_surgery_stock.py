@@ -86,6 +86,17 @@ def test_a_task_with_its_own_neck():
     assert len(theirs[0].pred_instances.scores)
 
 
+def test_a_level_of_the_shared_neck():
+    config = run_config(Path("data"))
+    config.model.tasks.cls.backbone.update(source="neck", indices=(2,))
+    config.model.tasks.cls.head.in_channels = 32
+    model, single, own = stock(config, "cls")
+    kinds = [neck["type"] for neck in own.model.neck]
+    assert kinds == ["mmdet.FPN", "mtadapt.SharedFeatures", "GlobalAveragePooling"]
+    ours, theirs = predictions(model, single, "cls", [(64, 64)])
+    assert torch.equal(ours[0].pred_score, theirs[0].pred_score)
+
+
 @pytest.mark.parametrize("task", ["cls", "det", "sem_seg"])
 def test_data_and_metric_are_those_of_the_task(task: str, tmp_path: Path):
     config = run_config(write_data(tmp_path))
