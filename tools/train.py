@@ -68,16 +68,18 @@ def main() -> None:
                 "--auto-scale-lr: sources have batches of their own sizes; set the learning rate instead"
             )
         config.auto_scale_lr.enable = True
+    # The weights that the config starts from, also where there is nothing to resume yet.
+    start = config.get("load_from")
     if args.resume:
         config.resume = True
         config.load_from = None if args.resume == "auto" else args.resume
     kind = runner_class(config)
     if config.get("stages") is not None:
-        train_in_stages(config)
+        train_in_stages(config, start if args.resume == "auto" else None)
     else:
         if args.resume == "auto":
-            config.load_from = newest_whole_checkpoint(config.work_dir)
-            config.resume = config.load_from is not None
+            newest = newest_whole_checkpoint(config.work_dir)
+            config.load_from, config.resume = newest or start, newest is not None
         # The config in the folder of a stage is that of the stage alone.
         build_runner(config, kind).train()
 

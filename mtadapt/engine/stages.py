@@ -23,7 +23,7 @@ KEYS = ("name", "freeze", "freeze_except", "length", "optim_wrapper", "param_sch
 FINISHED = "finished"
 
 
-def train_in_stages(config: Config) -> None:
+def train_in_stages(config: Config, start_from: str | None = None) -> None:
     """Run the stages of a config in their order, each with :class:`StageRunner`.
 
     ``stages`` is a list of dictionaries:
@@ -40,6 +40,10 @@ def train_in_stages(config: Config) -> None:
     stage starts from the last checkpoint of the one before. With ``resume`` the run goes on in the first stage that is
     not finished, and with ``load_from`` as well in the stage whose folder holds that checkpoint. Ours: the seed of a
     stage is the config's plus the length of the stages before, so that epochs shuffle as those of one long run.
+
+    Args:
+        config: of the run.
+        start_from: checkpoint whose weights the first stage begins with when ``resume`` finds nothing to go on with.
 
     Raises:
         MTAdaptError: for a mistake in ``stages``, before anything is trained.
@@ -62,6 +66,8 @@ def train_in_stages(config: Config) -> None:
             current.load_from, current.resume = newest, True
         elif number:
             current.load_from = _last_checkpoint(folders[number - 1])
+        else:
+            current.load_from = start_from
         runner = build_runner(current, StageRunner)
         if first:
             runner.check_stages(configs[number:])

@@ -166,20 +166,17 @@ def test_a_part_that_rests_first_may_train_alone_later(folder: Path, tmp_path: P
 
 
 def test_what_freeze_except_names_trains_inside_a_frozen_part(folder: Path, tmp_path: Path):
+    start = folder / "work_dirs/config/adapt/epoch_2.pth"
     whole = Config.fromfile(folder / "config.py")
-    whole.work_dir, whole.launcher, whole.train_cfg.max_epochs = str(tmp_path), "none", 3
-    whole.stages = [
-        dict(name="one", freeze=["*"], freeze_except=["neck.fpn_convs.1"], length=1, param_scheduler=[]),
-        dict(name="two", freeze=["backbone", "tasks"], length=1, param_scheduler=[]),
-        dict(name="three", freeze=["backbone", "neck"], freeze_except=["neck.fpn_convs.[13]"], param_scheduler=[]),
-    ]
-    train_in_stages(whole)
-    one, two, three = (load(tmp_path / f"{name}/epoch_1.pth") for name in ("one", "two", "three"))
-    names = [f"neck.fpn_convs.{number}.conv.{kind}" for number in (1, 3) for kind in ("weight", "bias")]
-    rested = [name for name in two["state_dict"] if torch.equal(two["state_dict"][name], three["state_dict"][name])]
-    assert not set(names) & set(rested) and differences(two, three) == {"neck", "tasks"}
-    assert {name for name in two["state_dict"] if name.startswith("neck")} - set(rested) == set(names)
-    assert sum(len(group["params"]) for group in one["optimizer"]["param_groups"]) == 2
+    # Nothing is there to resume yet, and the weights to start from are not forgotten.
+    whole.work_dir, whole.launcher, whole.train_cfg.max_epochs, whole.resume = str(tmp_path), "none", 1, True
+    kept = dict(freeze=["backbone", "neck", "tasks"], freeze_except=["neck.fpn_convs.[13]"])
+    whole.stages = [dict(name="one", **kept, param_scheduler=[])]
+    train_in_stages(whole, str(start))
+    before, after = load(start)["state_dict"], load(tmp_path / "one/epoch_1.pth")
+    moved = {name for name, value in after["state_dict"].items() if not torch.equal(value, before[name])}
+    assert moved == {f"neck.fpn_convs.{number}.conv.{kind}" for number in (1, 3) for kind in ("weight", "bias")}
+    assert sum(len(group["params"]) for group in after["optimizer"]["param_groups"]) == 4
 
 
 def config(**changes: object) -> Config:
