@@ -13,16 +13,30 @@ from mtadapt.models.data_preprocessor import MultiTaskDataPreprocessor
 from mtadapt.models.losses.balancing import DWA, GradNorm, UncertaintyWeighting
 from mtadapt.models.multi_task_model import MultiTaskModel
 from mtadapt.models.necks import SimpleFeaturePyramid
+from mtadapt.models.pretraining import (
+    ContrastiveBranch,
+    HeuristicPretrainer,
+    LinearMultiLabelHead,
+    MaskedImageBranch,
+    MLDecoderHead,
+    PartialAsymmetricLoss,
+    PretrainDataPreprocessor,
+)
 from mtadapt.models.shared_features import SharedFeatures
 from mtadapt.models.text import OpenCLIPTextEncoder, PrecomputedTextEmbeddings, SentenceTextEncoder
 
 __all__ = [
     "DWA",
     "BottleneckAdapter",
+    "ContrastiveBranch",
     "EfficientNetLite0",
     "GradNorm",
+    "HeuristicPretrainer",
     "LVAdapter",
+    "LinearMultiLabelHead",
     "LoRA",
+    "MLDecoderHead",
+    "MaskedImageBranch",
     "MoEDaViT",
     "MoESwin",
     "MoEViT",
@@ -30,7 +44,9 @@ __all__ = [
     "MultiTaskDataPreprocessor",
     "MultiTaskModel",
     "OpenCLIPTextEncoder",
+    "PartialAsymmetricLoss",
     "PrecomputedTextEmbeddings",
+    "PretrainDataPreprocessor",
     "SentenceTextEncoder",
     "SharedFeatures",
     "SimpleFeaturePyramid",
