@@ -20,7 +20,7 @@ SWIN = dict(
     stage_cfgs=dict(block_cfgs=dict(window_size=2)),
     drop_path_rate=0.0,
 )
-RESNET = dict(type="mmpretrain.ResNet", depth=18, stem_channels=8, base_channels=8)
+RESNET = dict(type="mmpretrain.ResNet", depth=18, stem_channels=8, base_channels=8, zero_init_residual=False)
 VIT = dict(
     type="mmpretrain.VisionTransformer",
     arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64),
@@ -50,10 +50,10 @@ def settings(backbone: str = "swin", patches: bool = True) -> dict:
     )
 
 
-def build(backbone: str = "swin", patches: bool = True, seed: int = 0, **changes: Any) -> HeuristicPretrainer:
+def build(kind: str = "swin", patches: bool = True, seed: int = 0, **changes: Any) -> HeuristicPretrainer:
     """A model with the values of a seed, in training mode."""
     torch.manual_seed(seed)
-    model = MODELS.build({**settings(backbone, patches), **changes})
+    model = MODELS.build({**settings(kind, patches), **changes})
     model.init_weights()
     model.train()
     return model

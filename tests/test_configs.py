@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,7 +16,9 @@ from mtadapt.models.moe.layers import ExpertBank
 from mtadapt.registry import LIBRARIES, METRICS, MODELS, TRANSFORMS
 from tests.command_line import ROOT, numbers, run
 
-CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+PRETRAINING = sorted([*(ROOT / "configs").glob("hvp_*.py"), *(ROOT / "configs/hvp_comparison/pretrain").glob("*.py")])
+CONFIGS = sorted({*(ROOT / "configs").glob("*.py")} - {*PRETRAINING})
+TRANSFERS = sorted((ROOT / "configs/hvp_comparison").glob("*/random.py"))
 COMPARISONS = sorted((ROOT / "configs").glob("het_*_comparison"))
 IN1K_COCO_ADE20K = sorted((ROOT / "configs").glob("het_*in1k_coco_ade20k*.py"))
 
@@ -55,6 +58,48 @@ def test_config_builds(path: Path, tmp_path: Path):
     train, test = (sources_of(loader.dataset) for loader in (config.train_dataloader, config.test_dataloader))
     assert [dataset.data_root for _, dataset in train] == [dataset.data_root for _, dataset in test]
     assert str(config.filename).rsplit("/", 1)[-1] in path.read_text(), "the docstring is the command"
+
+
+@pytest.mark.parametrize("path", PRETRAINING, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_pretraining_builds(path: Path):
+    """The branches get what their pipelines make."""
+    config = Config.fromfile(path)
+    model = MODELS.build(config.model)
+    for metric in config.val_evaluator:
+        METRICS.build(metric)
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        for source in loader.dataset.sources.values():
+            assert source.tasks == dict(mlc="label") and source.dataset.labels == config.labels
+            made = {step.type: TRANSFORMS.build(dict(step, _scope_="mtadapt")) for step in source.dataset.pipeline}
+            masks = next(step for step in source.dataset.pipeline if step.type == "MaskPatches")
+            image = np.zeros((masks.input_size, masks.input_size, 3), np.uint8)
+            size = getattr(model.backbone, "patch_resolution", (40, 40))
+            assert made["MaskPatches"].transform(dict(img=image))["mask"].shape == tuple(size)
+            if loader is config.train_dataloader:
+                assert source.dataset.pipeline[1].key
+    assert str(config.filename).rsplit("/", 1)[-1] in path.read_text(), "the docstring is the command"
+    assert [part.type for part in config.custom_hooks].count("NonFiniteHook") == 1
+
+
+@pytest.mark.parametrize("path", TRANSFERS, ids=lambda path: path.parent.name)
+def test_transfers_differ_in_the_checkpoint_alone(path: Path):
+    base = Config.fromfile(path)
+    assert base.checkpoint is None
+    for other in (ROOT / "configs/hvp_comparison/pretrain").glob("*.py"):
+        config = Config.fromfile(path.with_name(other.name))
+        assert config.checkpoint == f"work_dirs/hvp_comparison/pretrain/{other.stem}/seed0"
+        assert {**config, "checkpoint": None} == {**base}
+
+
+def test_pretrainings_that_are_compared_cost_the_same():
+    """Forward passes of the backbone: labels and masked images 3 a step, contrast 1 more for its keys."""
+    for path in (ROOT / "configs/hvp_comparison/pretrain").glob("*.py"):
+        config = Config.fromfile(path)
+        model = config.model
+        unmasked = 3 if model.multi_label or model.contrastive else 0
+        cost = unmasked + (3 if model.masked_image else 0) + (1 if model.contrastive else 0)
+        assert cost * config.train_cfg.max_iters == 2100, path.stem
+        assert config.param_scheduler[1].T_max == config.train_cfg.max_iters
 
 
 def test_the_public_recipes_are_kept():

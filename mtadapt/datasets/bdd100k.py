@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
@@ -18,6 +17,7 @@ from mtadapt.datasets.bdd100k_classes import DET_IGNORED, DET_NAMES, METAINFO
 from mtadapt.datasets.label_settings import apply_label_setting
 from mtadapt.datasets.pipeline_check import check_pipeline
 from mtadapt.datasets.scalabel import FrameBoxes, read_boxes
+from mtadapt.datasets.skipped_samples import SkippedSamples
 from mtadapt.errors import MTAdaptError
 from mtadapt.registry import DATASETS
 
@@ -27,7 +27,7 @@ SPLITS = ("train", "val", "test")
 
 
 @DATASETS.register_module()
-class BDD100KDataset(BaseDataset):
+class BDD100KDataset(SkippedSamples):
     """BDD100K for any subset of the tasks ``det``, ``sem_seg`` and ``drivable``.
 
     The folder is read as it is downloaded::
@@ -80,8 +80,6 @@ class BDD100KDataset(BaseDataset):
             raise MTAdaptError(f"BDD100KDataset: unknown tasks {unknown}; known: {', '.join(IMAGE_SETS)}")
         if split not in SPLITS:
             raise MTAdaptError(f"BDD100KDataset: unknown split {split!r}; known: {', '.join(SPLITS)}")
-        if on_error not in ("raise", "skip"):
-            raise MTAdaptError(f"BDD100KDataset: on_error is {on_error!r}; use 'raise' or 'skip'")
         self.split = split
         wrong = sorted(set(kwargs) - set(inspect.signature(BaseDataset).parameters))
         if wrong:
@@ -90,16 +88,8 @@ class BDD100KDataset(BaseDataset):
         self.tasks = tasks
         self.label_setting = dict(name=label_setting) if isinstance(label_setting, str) else dict(label_setting)
         self.drop_overlap = drop_overlap
-        self.on_error = on_error
         self._dropped: Counter[str] = Counter()
-        # In shared memory, because samples are skipped in the workers of the data loader and reported by the parent.
-        self._skipped = torch.zeros(1, dtype=torch.int64).share_memory_()
-        super().__init__(data_root=str(data_root), **kwargs)
-
-    @property
-    def num_skipped(self) -> int:
-        """How many times a sample was replaced because it could not be read, over all workers."""
-        return int(self._skipped)
+        super().__init__(data_root=str(data_root), on_error=on_error, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Match images and labels and return one entry an image."""
@@ -141,28 +131,6 @@ class BDD100KDataset(BaseDataset):
                 ]
         info["num_classes"] = {task: len(meta["classes"]) for task, meta in self._metainfo["tasks"].items()}
         return info
-
-    def prepare_data(self, idx: int) -> dict | None:
-        """Run the pipeline on image ``idx``; None when the sample is skipped."""
-        try:
-            return super().prepare_data(idx)
-        except MTAdaptError as error:
-            if self.on_error == "raise":
-                raise
-            self._skipped += 1
-            if self.num_skipped <= 10:
-                print_log(f"sample skipped: {error}", logger="current", level=logging.WARNING)
-            return None
-
-    def __getitem__(self, idx: int) -> dict:
-        """Return sample ``idx``, or the next one that can be used."""
-        if not self._fully_initialized:
-            self.full_init()
-        for offset in range(min(self.max_refetch + 1, len(self))):
-            data = self.prepare_data((idx + offset) % len(self))
-            if data is not None:
-                return data
-        raise MTAdaptError(f"{self.data_root}: no sample from number {idx} on could be used; see the warnings above")
 
     def _find_images(self) -> dict[str, str]:
         """Stem to image path over the image sets of the tasks; the 100K copy wins where both have a stem."""

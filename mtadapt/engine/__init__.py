@@ -1,9 +1,11 @@
 """What runs a model: configs, launchers, hooks."""
 
+from mtadapt.engine.backbone_weights import load_backbone
 from mtadapt.engine.checkpoints import newest_whole_checkpoint
 from mtadapt.engine.config import CfgOptions, build_runner, load_config, prepare_launch
 from mtadapt.engine.hooks import (
     AbsentTaskHook,
+    BackboneWeightsHook,
     CheckpointMatchHook,
     ExpertUsageHook,
     MetricTableHook,
@@ -12,6 +14,7 @@ from mtadapt.engine.hooks import (
     ParameterTableHook,
     PromptMatchHook,
     RankHeartbeatHook,
+    ReconstructionHook,
     ResumableCheckpointHook,
     TaskProgressHook,
 )
@@ -32,6 +35,7 @@ __all__ = [
     "AbsentTaskHook",
     "AmpGradientSurgeryOptimWrapper",
     "AmpSourceAccumulationOptimWrapper",
+    "BackboneWeightsHook",
     "CfgOptions",
     "CheckpointMatchHook",
     "DDPStrategy",
@@ -45,6 +49,7 @@ __all__ = [
     "ParameterTableHook",
     "PromptMatchHook",
     "RankHeartbeatHook",
+    "ReconstructionHook",
     "ResumableCheckpointHook",
     "SourceAccumulationHook",
     "SourceAccumulationOptimWrapper",
@@ -53,6 +58,7 @@ __all__ = [
     "TaskProgressHook",
     "amp_variant",
     "build_runner",
+    "load_backbone",
     "load_config",
     "newest_whole_checkpoint",
     "prepare_launch",

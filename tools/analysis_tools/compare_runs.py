@@ -5,7 +5,8 @@
     python tools/analysis_tools/results_table.py docs/logs/camvid_adaptation/*/*.json
 
 "run" can be stopped at any time: the same command leaves out what is finished and resumes the rest. "collect" copies
-the scalars of finished runs, one file a run.
+the scalars of finished runs, one file a run. "--options" overrides settings of all runs; {config} and {seed} in them
+stand for the config's name and the seed, so that runs can start from those of another folder.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ def configs_of(folder: Path, names: Sequence[str] | None) -> list[Path]:
     return [found[name] for name in names] if names else list(found.values())
 
 
-def run_one(config: Path, seed: int, work_dir: Path, threads: int) -> bool:
+def run_one(config: Path, seed: int, work_dir: Path, threads: int, options: Sequence[str] = ()) -> bool:
     """Train a config with a seed, unless that is finished; return whether it is."""
     finished, recipe = work_dir / FINISHED, work_dir / "recipe.sha256"
-    digest = hashlib.sha256(Config.fromfile(config).pretty_text.encode()).hexdigest()
+    options = [each.replace("{config}", config.stem).replace("{seed}", str(seed)) for each in options]
+    digest = hashlib.sha256("\n".join([Config.fromfile(config).pretty_text, *options]).encode()).hexdigest()
     if recipe.is_file() and recipe.read_text() != digest:
         raise MTAdaptError(
             f"{work_dir} was trained with another {config}; remove the folder, or name another --work-dir"
@@ -52,7 +54,7 @@ def run_one(config: Path, seed: int, work_dir: Path, threads: int) -> bool:
     start = time.time()
     command = [sys.executable, str(TRAIN), str(config), "--work-dir", str(work_dir)]
     command += ["--resume"] if work_dir.is_dir() else []
-    command += ["--cfg-options", f"randomness.seed={seed}"]
+    command += ["--cfg-options", f"randomness.seed={seed}", *options]
     work_dir.mkdir(parents=True, exist_ok=True)
     recipe.write_text(digest)
     with (work_dir / "output.txt").open("a") as output:
@@ -71,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
     root = work_dir_of(args)
 
     def job(config: Path, seed: int) -> bool:
-        return run_one(config, seed, root / config.stem / f"seed{seed}", threads)
+        return run_one(config, seed, root / config.stem / f"seed{seed}", threads, args.options)
 
     with ThreadPoolExecutor(args.jobs) as pool:
         done = list(pool.map(lambda pair: job(*pair), jobs))
@@ -111,6 +113,7 @@ def main() -> None:
             command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
             command.add_argument("--jobs", type=int, default=1, help="runs at a time")
             command.add_argument("--only", nargs="+", help="names of configs")
+            command.add_argument("--options", nargs="+", default=[], help="as --cfg-options, with {config} and {seed}")
         else:
             command.add_argument("logs", type=Path, help="folder for the logs")
     args = parser.parse_args()

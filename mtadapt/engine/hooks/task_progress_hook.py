@@ -46,7 +46,9 @@ class TaskProgressHook(Hook):
         if not self.every_n_train_iters(runner, self.interval):
             return
         parts = [
-            f"{task} {self._seen[task]:,} samples, "
+            # Branches of a pre-training have losses without labels.
+            f"{task} "
+            + (f"{self._seen[task]:,} samples, " if self._seen[task] or not self._steps[task] else "")
             + (f"loss {float(loss) / self._steps[task]:.4f}" if self._steps[task] else "none since the last line")
             for task, loss in self._losses.items()
         ]

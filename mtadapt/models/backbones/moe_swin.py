@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isqrt
 from typing import Any
 
-import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmpretrain.models.backbones import swin_transformer
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
 
-from mtadapt.errors import MTAdaptError
 from mtadapt.models.backbones.moe_blocks import RoutedStage, Stages, become, checkpointed, run_mlp
 from mtadapt.models.moe import Route, Routes
+from mtadapt.models.relative_position import resize_tables
 from mtadapt.registry import MODELS
-
-_TABLE = "relative_position_bias_table"
 
 
 @MODELS.register_module()
@@ -109,16 +105,8 @@ class MoESwin(Stages, swin_transformer.SwinTransformer):
         self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         """Hook before loading, which the stock constructor registers."""
-        for key, own in self.state_dict().items():
-            if not key.endswith(_TABLE) or prefix + key not in state_dict:
-                continue
-            table = state_dict[prefix + key]
-            if table.shape == own.shape:
-                continue
-            state_dict[prefix + key] = _resize_table(prefix + key, table, own)
-            index = key.replace("bias_table", "index")
-            state_dict[prefix + index] = self.get_buffer(index)
-            print_log(f"{prefix}{key}: resized from {len(table)} to {len(own)} positions", logger="current")
+        for key, (old, new) in resize_tables(state_dict, self.state_dict(), prefix).items():
+            print_log(f"{prefix}{key}: resized from {old} to {new} positions", logger="current")
 
 
 class _Stage(RoutedStage, swin_transformer.SwinBlockSequence):
@@ -132,16 +120,3 @@ class _Block(swin_transformer.SwinBlock):
     def _run(self, x: Tensor, hw_shape: tuple[int, int], routes: Routes) -> Tensor:
         x = self.attn(self.norm1(x), hw_shape) + x
         return run_mlp(self.ffn, self.norm2(x), routes, identity=x)
-
-
-def _resize_table(name: str, table: Tensor, own: Tensor) -> Tensor:
-    """Resize ``((2 w - 1) ** 2, heads)`` to the positions of another window."""
-    old, new = isqrt(len(table)), isqrt(len(own))
-    if table.dim() != 2 or table.shape[1] != own.shape[1] or old * old != len(table):
-        raise MTAdaptError(
-            f"{name}: the checkpoint has the shape {tuple(table.shape)}, the model {tuple(own.shape)}; only the window "
-            "size may differ, use the architecture of the checkpoint"
-        )
-    grid = table.float().T.reshape(1, -1, old, old)
-    grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
-    return grid.flatten(2)[0].T.to(table.dtype)

@@ -33,7 +33,6 @@ class ContrastiveBranch(BaseModule):
         projector: config of a neck from the last map to the vectors that are compared, e.g.
             ``dict(type='mmpretrain.MoCoV2Neck', in_channels=1024, hid_channels=2048, out_channels=128)``.
         queue_len: keys in the queue, 0 for negatives from the batch.
-        channels: of a key, needed by the queue; ``out_channels`` of the projector by default.
         momentum: share of the new weights in an update of the momentum encoder, which comes before its keys.
         temperature: that the similarities are divided by.
         patch_weight: share of the patches' loss, in [0, 1]; the images' has the rest. Needs a ``DenseCLNeck``.
@@ -50,7 +49,6 @@ class ContrastiveBranch(BaseModule):
         backbone: nn.Module,
         projector: dict,
         queue_len: int = 65536,
-        channels: int | None = None,
         momentum: float = 0.001,
         temperature: float = 0.2,
         patch_weight: float = 0.0,
@@ -67,9 +65,9 @@ class ContrastiveBranch(BaseModule):
         self.temperature, self.patch_weight = temperature, patch_weight
         self.projector = MODELS.build(projector)
         self.key_encoder = MomentumEncoder(backbone, self.projector, momentum)
-        channels = channels or projector.get("out_channels")
-        if queue_len and not channels:
-            raise MTAdaptError("ContrastiveBranch: the projector has no out_channels; give channels of a key")
+        if queue_len and "out_channels" not in projector:
+            raise MTAdaptError("ContrastiveBranch: the queue needs the out_channels of the projector; write them out")
+        channels = projector.get("out_channels", 0)
         self.queue = KeyQueue(queue_len, channels) if queue_len else None
         self.patch_queue = KeyQueue(queue_len, channels) if queue_len and patch_weight else None
 

@@ -33,12 +33,17 @@ class Masking:
         self.backbone = backbone
         self.mask: Tensor | None = None
         # Bound methods, so that a deep copy of the model hides tokens of the copy.
-        if hasattr(backbone, "patch_embed"):
-            width = getattr(backbone, "embed_dims", None) or backbone.patch_embed.embed_dims
-            shape = (1, 1, width if isinstance(width, int) else width[0])
-            backbone.patch_embed.register_forward_hook(self._hide_tokens)
+        embed: Any = getattr(backbone, "patch_embed", None)
+        if embed is not None:
+            if not hasattr(embed, "embed_dims"):
+                raise MTAdaptError(
+                    f"MaskedImageBranch: the patch_embed of {type(backbone).__name__} makes no tokens; use a Swin "
+                    "Transformer, a ViT or a ResNet, or set masked_image=None"
+                )
+            shape = [1, 1, embed.embed_dims]
+            embed.register_forward_hook(self._hide_tokens)
         else:
-            shape = (1, 3, 1, 1)
+            shape = [1, 3, 1, 1]
             backbone.register_forward_pre_hook(self._hide_pixels)
         if not hasattr(backbone, "mask_token"):
             backbone.mask_token = nn.Parameter(trunc_normal_(torch.zeros(shape), std=0.02))
@@ -74,13 +79,16 @@ class Masking:
                 f"{_times(grid)}; set model_patch_size of MaskPatches to the backbone's patch size"
             )
         hidden = self.mask.flatten(1)[..., None].to(tokens.dtype)
-        return tokens * (1 - hidden) + self.backbone.mask_token.to(tokens.dtype) * hidden, grid
+        return tokens * (1 - hidden) + self._token().to(tokens.dtype) * hidden, grid
 
     def _hide_pixels(self, module: nn.Module, args: tuple[Tensor, ...]) -> Any:
         if self.mask is None:
             return None
         hidden = pixel_mask(self.mask, args[0].shape[-2:]).to(args[0].dtype)
-        return (args[0] * (1 - hidden) + self.backbone.mask_token * hidden, *args[1:])
+        return (args[0] * (1 - hidden) + self._token() * hidden, *args[1:])
+
+    def _token(self) -> Tensor:
+        return self.backbone.get_parameter("mask_token")
 
 
 def pixel_mask(mask: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:

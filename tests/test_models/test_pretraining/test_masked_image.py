@@ -26,7 +26,7 @@ def test_masked_pass_and_loss_are_those_of_simmim():
         dict(
             _scope_="mmpretrain",
             type="SimMIM",
-            backbone=dict({**SWIN, "type": "SimMIMSwinTransformer"}),
+            backbone={**SWIN, "type": "SimMIMSwinTransformer"},
             neck=dict(type="SimMIMLinearDecoder", in_channels=128, encoder_stride=32),
             head=dict(
                 type="SimMIMHead", patch_size=4, loss=dict(type="PixelReconstructionLoss", criterion="L1", channel=3)

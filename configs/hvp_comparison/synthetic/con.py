@@ -1,0 +1,7 @@
+"""Comparison of pre-trainings: transfer to the three tasks on rendered scenes, from contrastive learning alone.
+
+python tools/train.py configs/hvp_comparison/synthetic/con.py
+"""
+
+_base_ = "random.py"
+checkpoint = "work_dirs/hvp_comparison/pretrain/con/seed0"

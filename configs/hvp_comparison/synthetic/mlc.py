@@ -1,0 +1,7 @@
+"""Comparison of pre-trainings: transfer to the three tasks on rendered scenes, from multi-label classification alone.
+
+python tools/train.py configs/hvp_comparison/synthetic/mlc.py
+"""
+
+_base_ = "random.py"
+checkpoint = "work_dirs/hvp_comparison/pretrain/mlc/seed0"

@@ -1,0 +1,24 @@
+"""Comparison of pre-trainings: transfer to the three tasks on rendered scenes, from random weights.
+
+python tools/train.py configs/hvp_comparison/synthetic/random.py
+"""
+
+_base_ = [
+    "../../_base_/datasets/synthetic.py",
+    "../../_base_/models/mt_resnet18-w32_fpn.py",
+    "../../_base_/schedules/epochs_adamw.py",
+    "../../_base_/default_runtime.py",
+]
+checkpoint = None
+train_cfg = dict(max_epochs=4, val_interval=4)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=50),
+    dict(
+        type="CosineAnnealingLR", by_epoch=True, begin=0, end=4, T_max=4, eta_min_ratio=0.01, convert_to_iter_based=True
+    ),
+]
+default_hooks = dict(
+    checkpoint=dict(interval=1, max_keep_ckpts=1),
+    backbone_weights=dict(type="BackboneWeightsHook"),
+    visualization=dict(num_images=0),
+)

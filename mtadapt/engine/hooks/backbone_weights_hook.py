@@ -1,0 +1,77 @@
+"""A model of any library starts from a pre-trained backbone."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import FlexibleRunner, Runner
+from torch import nn
+
+from mtadapt.engine.backbone_weights import load_backbone
+from mtadapt.errors import MTAdaptError
+from mtadapt.registry import HOOKS
+
+
+@HOOKS.register_module()
+class BackboneWeightsHook(Hook):
+    """Load the backbone of the model from a checkpoint, see :func:`mtadapt.engine.backbone_weights.load_backbone`.
+
+    It does what ``init_cfg=dict(type='Pretrained', ...)`` of the backbone cannot: Swin Transformers of mmdet and mmseg
+    read that setting themselves and fail at the index of relative positions when the window differs, mmpretrain's
+    needs a function that SciPy has removed, and a wrong prefix leaves a random backbone and a line in the log. Here
+    one setting serves the three libraries, and what does not match is an error.
+
+    Ours: it loads right before the first step, after MMEngine has initialised the model, which it does later than
+    ``before_run``. A training that resumes, or starts from a whole model (``load_from``), has its weights by then and
+    keeps them. Validation and tests alone never read the file, so it may be gone. An average of the weights
+    (``EMAHook``) starts as a copy after the first step.
+
+    Args:
+        checkpoint: a checkpoint, or the folder of a training; by default the field ``checkpoint`` of the config, so
+            that ``--cfg-options checkpoint=...`` reaches it. None there trains from random weights.
+        prefix: what stands before the backbone's names in the file, found by default.
+
+    Raises:
+        MTAdaptError: at the start of the training, when there is no checkpoint, it is of another backbone, or the
+            weights are spread over processes.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, checkpoint: str | None = None, prefix: str | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.prefix = prefix
+
+    def before_train(self, runner: Runner) -> None:
+        """Load the weights, unless the whole model has been loaded."""
+        checkpoint = self._source(runner)
+        if runner._has_loaded:
+            runner.logger.info(f"{checkpoint}: not loaded, the whole model comes from a checkpoint")
+        elif checkpoint is None:
+            runner.logger.info("checkpoint=None: the backbone starts as the config initialises it")
+        else:
+            load_backbone(_backbone(runner), checkpoint, self.prefix)
+
+    def _source(self, runner: Runner) -> str | None:
+        if self.checkpoint is not None:
+            return self.checkpoint
+        if "checkpoint" not in runner.cfg:
+            raise MTAdaptError("BackboneWeightsHook: give it a checkpoint, or the config a field checkpoint='FILE'")
+        return runner.cfg.checkpoint
+
+
+def _backbone(runner: Runner) -> nn.Module:
+    if isinstance(runner, FlexibleRunner) and type(runner.strategy).__name__ not in _WHOLE:
+        raise MTAdaptError(
+            f"BackboneWeightsHook: {type(runner.strategy).__name__} spreads the weights over processes; use "
+            "runner_type='Runner' or the strategy 'DDPStrategy'"
+        )
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        raise MTAdaptError(f"BackboneWeightsHook: {type(model).__name__} has no backbone; leave the hook out")
+    return backbone
+
+
+# Strategies that leave the weights of the model in one piece.
+_WHOLE = ("SingleDeviceStrategy", "DDPStrategy")

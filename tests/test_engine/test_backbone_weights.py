@@ -1,0 +1,283 @@
+"""A pre-trained backbone in the stock models of three libraries, and checkpoints of other backbones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import mmdet.models
+import mmseg.models
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
+from mmpretrain.models import ResNet, SwinTransformer, SwinTransformerV2, VisionTransformer
+from mmpretrain.models.selfsup.simmim import SimMIMSwinTransformer
+from mmpretrain.models.utils.attention import WindowMSA
+from torch import Tensor, nn
+
+from mtadapt.engine.backbone_weights import PREFIXES, load_backbone
+from mtadapt.errors import MTAdaptError
+from mtadapt.models import MoESwin
+from mtadapt.registry import MODELS
+from tests.command_line import ROOT
+
+ARCH = dict(embed_dims=8, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8])
+ALL = (0, 1, 2, 3)
+VIT = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+
+
+def pretrained(window: int = 6, **settings) -> SimMIMSwinTransformer:
+    """The backbone of the pre-training: one output, a mask token, every entry random."""
+    torch.manual_seed(0)
+    stages = dict(block_cfgs=dict(window_size=window))
+    backbone = SimMIMSwinTransformer(ARCH, img_size=192, stage_cfgs=stages, **settings)
+    return random_(backbone)
+
+
+def random_(module: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn_like(parameter) / 8)
+    return module
+
+
+def save(path: Path, state: Mapping[str, Tensor], prefix: str = "backbone.") -> Path:
+    """The file of a pre-training: its branches stand beside the backbone."""
+    weights = {f"{prefix}{name}": value for name, value in state.items()}
+    weights |= {f"contrastive.momentum_backbone.{name}": value + 1 for name, value in state.items()}
+    weights["masked_image.decoder.weight"] = torch.ones(2)
+    torch.save(dict(meta=dict(iter=10), state_dict=weights, message_hub=dict()), path)
+    return path
+
+
+def mmpretrain_swin(window: int = 7, **settings) -> nn.Module:
+    return SwinTransformer(ARCH, **{**dict(window_size=window, out_indices=ALL, pad_small_map=True), **settings})
+
+
+def mmdet_swin(window: int = 7, **settings) -> nn.Module:
+    return mmdet.models.SwinTransformer(**ARCH, window_size=window, **settings)
+
+
+def mmseg_swin(window: int = 7, **settings) -> nn.Module:
+    return mmseg.models.SwinTransformer(**ARCH, window_size=window, **settings)
+
+
+def moe_swin(window: int = 7) -> nn.Module:
+    return MoESwin(ARCH, window_size=window)
+
+
+SWINS = [mmpretrain_swin, mmdet_swin, mmseg_swin, moe_swin]
+
+
+@pytest.mark.parametrize("window", [6, 7, 12])
+def test_the_three_libraries_compute_the_same(tmp_path: Path, window: int):
+    """Also the same as mmdet's own loading, from a file without the index, which is all that it needs to resize."""
+    state = pretrained().state_dict()
+    path = save(tmp_path / "hvp.pth", state)
+    image = torch.randn(2, 3, 96, 128)
+    outputs = []
+    for build in SWINS:
+        backbone = build(window)
+        backbone.eval()
+        loaded = load_backbone(backbone, path)
+        assert loaded.unused == ["mask_token"] and loaded.backbone == type(backbone).__name__
+        assert sorted(loaded.new) == sorted(f"norm{level}.{kind}" for level in range(3) for kind in ("weight", "bias"))
+        assert len(loaded.resized) == (0 if window == 6 else 5)
+        outputs.append(backbone(image))
+    for output in outputs[1:]:
+        for given, expected in zip(output, outputs[0], strict=True):
+            torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
+    light = {f"backbone.{name}": value for name, value in state.items() if not name.endswith("index")}
+    torch.save(light, tmp_path / "light.pth")
+    checkpoint = ConfigDict(type="Pretrained", checkpoint=str(tmp_path / "light.pth"))
+    own = mmdet_swin(window, init_cfg=checkpoint)
+    own.init_weights()
+    own.eval()
+    for given, expected in zip(outputs[1], own(image), strict=True):
+        torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("build", SWINS)
+def test_an_equal_window_is_loaded_bit_for_bit(tmp_path: Path, build):
+    state = pretrained().state_dict()
+    backbone = build(6)
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    loaded = load_backbone(backbone, save(tmp_path / "hvp.pth", state))
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, before[name] if name in loaded.new else state[name]), name
+    assert all(torch.equal(before[name], torch.full_like(before[name], "weight" in name)) for name in loaded.new)
+
+
+@pytest.mark.parametrize("build", SWINS)
+def test_another_window_changes_the_tables_alone(tmp_path: Path, build):
+    state = pretrained().state_dict()
+    backbone = build(7)
+    index = {name: value.clone() for name, value in backbone.state_dict().items() if name.endswith("index")}
+    loaded = load_backbone(backbone, save(tmp_path / "hvp.pth", state))
+    for name, value in backbone.state_dict().items():
+        if name in index:
+            assert torch.equal(value, index[name])
+        elif name not in loaded.new and name not in loaded.resized:
+            assert torch.equal(value, state[name]), name
+    assert loaded.windows == (6, 7)
+
+
+def test_what_is_logged(tmp_path: Path):
+    path = save(tmp_path / "hvp.pth", pretrained().state_dict())
+    loaded = load_backbone(mmdet_swin(), path)
+    total = len([name for name in mmdet_swin().state_dict() if not name.endswith("index")])
+    assert loaded.loaded == total - 6
+    assert str(loaded) == (
+        f"{path}: {total - 6} of {total} entries of SwinTransformer loaded, 5 (stages.0.blocks.0.attn.w_msa."
+        "relative_position_bias_table, ...) of them resized from window 6 to 7; norms of further outputs stay new: "
+        "6 (norm0.weight, ...); not used: 1 (mask_token)"
+    )
+
+
+@pytest.mark.parametrize("prefix", [*PREFIXES, "encoder.body."])
+def test_prefixes(tmp_path: Path, prefix: str):
+    state = pretrained(7, out_indices=ALL).state_dict()
+    path = save(tmp_path / "hvp.pth", state, prefix)
+    backbone = mmdet_swin()
+    loaded = load_backbone(backbone, path, None if prefix in PREFIXES else prefix)
+    assert not loaded.new and not loaded.resized
+    assert all(torch.equal(value, state[name]) for name, value in backbone.state_dict().items())
+
+
+def test_the_momentum_encoder_by_its_prefix(tmp_path: Path):
+    state = pretrained(7, out_indices=ALL).state_dict()
+    backbone = mmseg_swin()
+    load_backbone(backbone, save(tmp_path / "hvp.pth", state), "contrastive.momentum_backbone.")
+    assert torch.equal(backbone.norm3.weight, state["norm3.weight"] + 1)
+
+
+def test_the_newest_checkpoint_of_a_folder(tmp_path: Path):
+    state = pretrained(7, out_indices=ALL).state_dict()
+    save(tmp_path / "iter_5.pth", {name: value * 0 for name, value in state.items()})
+    path = save(tmp_path / "iter_10.pth", state)
+    backbone = mmdet_swin()
+    assert load_backbone(backbone, tmp_path).path == path
+    assert torch.equal(backbone.norm0.weight, state["norm0.weight"])
+
+
+def test_masks_of_old_checkpoints_are_left_out(tmp_path: Path):
+    state = {**pretrained(7).state_dict(), "stages.2.blocks.1.attn.attn_mask": torch.zeros(1)}
+    assert load_backbone(mmdet_swin(), save(tmp_path / "old.pth", state)).unused == ["mask_token"]
+
+
+@pytest.mark.parametrize("build", [ResNet, mmdet.models.ResNet, mmseg.models.ResNet])
+def test_resnet(tmp_path: Path, build):
+    state = random_(ResNet(18)).state_dict()
+    backbone = build(18)
+    loaded = load_backbone(backbone, save(tmp_path / "r18.pth", state))
+    assert loaded.loaded == len(state) and not loaded.unused
+    assert all(torch.equal(value, state[name]) for name, value in backbone.state_dict().items())
+
+
+def test_vit_of_another_image_size(tmp_path: Path):
+    """mmpretrain's own hook resizes its position embedding; the token's stays."""
+    state = random_(VisionTransformer(VIT, img_size=64)).state_dict()
+    state["mask_token"] = torch.zeros(1, 1, 16)
+    backbone = VisionTransformer(VIT, img_size=96)
+    loaded = load_backbone(backbone, save(tmp_path / "vit.pth", state))
+    expected = VisionTransformer.resize_pos_embed(state["pos_embed"], (4, 4), (6, 6), "bicubic", 1)
+    assert torch.equal(backbone.pos_embed, expected) and loaded.unused == ["mask_token"]
+    same = VisionTransformer(VIT, img_size=64)
+    load_backbone(same, tmp_path / "vit.pth")
+    assert torch.equal(same.pos_embed, state["pos_embed"])
+
+
+@pytest.mark.parametrize("build", [mmpretrain_swin, mmdet_swin, mmseg_swin])
+def test_absolute_position_embedding_of_another_image_size(tmp_path: Path, build):
+    state = pretrained(7, use_abs_pos_embed=True).state_dict()
+    sizes = dict(img_size=224) if build is mmpretrain_swin else dict(pretrain_img_size=224)
+    backbone = build(7, use_abs_pos_embed=True, **sizes)
+    loaded = load_backbone(backbone, save(tmp_path / "hvp.pth", state))
+    expected = VisionTransformer.resize_pos_embed(state["absolute_pos_embed"], (48, 48), (56, 56), "bicubic", 0)
+    assert loaded.resized == ["absolute_pos_embed"] and torch.equal(backbone.absolute_pos_embed, expected)
+    assert "1 (absolute_pos_embed) of them resized; norms" in str(loaded)
+
+
+def test_swin_v2_computes_its_tables(tmp_path: Path):
+    settings = dict(ARCH, extra_norm_every_n_blocks=0)
+    state = random_(SwinTransformerV2(settings, img_size=192, window_size=6)).state_dict()
+    backbone = SwinTransformerV2(settings, img_size=224, window_size=7)
+    own = {name: value.clone() for name, value in backbone.named_buffers()}
+    load_backbone(backbone, save(tmp_path / "v2.pth", state))
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, own[name] if name in own else state[name]), name
+
+
+def other_swin(**changes) -> nn.Module:
+    return mmdet.models.SwinTransformer(**{**ARCH, **changes})
+
+
+OTHERS = [
+    (lambda: other_swin(depths=[1, 1, 1, 1]), r"the file's stages\.2\.blocks\.1\.norm1\.weight is not in the model"),
+    (lambda: other_swin(depths=[1, 1, 3, 1]), r"stages\.2\.blocks\.2\.norm1\.weight is not in the file"),
+    (lambda: other_swin(num_heads=[2, 2, 4, 8]), r"has the shape \(121, 1\), the model \(169, 2\);"),
+    (lambda: other_swin(embed_dims=16), r"size mismatch for patch_embed\.projection\.weight"),
+    (lambda: ResNet(18), r"conv1\.weight is not there behind 'backbone\.' or .* or '' or 'module\.', the file begins"),
+    (lambda: VisionTransformer(VIT, img_size=64), r"size mismatch for patch_embed\.projection\.weight"),
+    (lambda: mmpretrain_swin(use_abs_pos_embed=True), "absolute_pos_embed is not in the file"),
+]
+
+
+@pytest.mark.parametrize(("build", "mismatch"), OTHERS)
+def test_another_backbone(tmp_path: Path, build, mismatch: str):
+    path = save(tmp_path / "hvp.pth", pretrained().state_dict())
+    backbone = build()
+    with pytest.raises(MTAdaptError, match=mismatch) as error:
+        load_backbone(backbone, path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: the checkpoint of another backbone than this {type(backbone).__name__}: ")
+    assert message.endswith("; give the backbone the type, depth and width of the checkpoint's") and "\n" not in message
+
+
+@pytest.mark.parametrize(("file", "model", "name"), [(50, 18, "layer1.0"), (34, 18, "layer1.2"), (18, 34, "layer1.2")])
+def test_another_depth_of_resnet(tmp_path: Path, file: int, model: int, name: str):
+    path = save(tmp_path / "r.pth", ResNet(file).state_dict())
+    with pytest.raises(MTAdaptError, match=f"of another backbone than this ResNet: .*{name}.conv1.weight"):
+        load_backbone(mmdet.models.ResNet(model), path)
+
+
+def test_a_checkpoint_without_output_norms(tmp_path: Path):
+    state = {name: value for name, value in pretrained().state_dict().items() if not name.startswith("norm3")}
+    with pytest.raises(MTAdaptError, match=r"norm0\.weight is not in the file"):
+        load_backbone(mmdet_swin(), save(tmp_path / "hvp.pth", state))
+    state["norm3.weight"] = torch.ones(64)
+    with pytest.raises(MTAdaptError, match=r"norm3\.bias is not in the file"):
+        load_backbone(mmdet_swin(), save(tmp_path / "hvp.pth", state))
+
+
+def test_files_that_are_no_checkpoints(tmp_path: Path):
+    path = save(tmp_path / "hvp.pth", pretrained().state_dict())
+    with pytest.raises(MTAdaptError, match=r"is not there behind 'teacher\.', the file begins with backbone\."):
+        load_backbone(mmdet_swin(), path, "teacher.")
+    with pytest.raises(MTAdaptError, match=f"^{tmp_path}/none.pth: no such file"):
+        load_backbone(mmdet_swin(), tmp_path / "none.pth")
+    with pytest.raises(MTAdaptError, match=r"^https://host/swin\.pth: give a file; download the checkpoint first$"):
+        load_backbone(mmdet_swin(), "https://host/swin.pth")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MTAdaptError, match=f"^{tmp_path}/empty: no checkpoint in this folder; give a file"):
+        load_backbone(mmdet_swin(), tmp_path / "empty")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(MTAdaptError, match="the checkpoint is truncated"):
+        load_backbone(mmdet_swin(), path)
+
+
+def test_the_checkpoint_of_a_pre_training(tmp_path: Path):
+    """The model of hvp_synthetic.py itself: its query encoder in a detector's Swin Transformer of another window."""
+    config = Config.fromfile(ROOT / "configs/hvp_synthetic.py")
+    with DefaultScope.overwrite_default_scope("mtadapt"):
+        model = random_(MODELS.build(config.model))
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / "iter_1.pth")
+    backbone = mmdet.models.SwinTransformer(**config.model.backbone.arch, window_size=7)
+    loaded = load_backbone(backbone, tmp_path)
+    (window,) = {module.window_size[0] for module in model.backbone.modules() if isinstance(module, WindowMSA)}
+    assert loaded.unused == ["mask_token"] and loaded.windows == (window, 7)
+    given = model.state_dict()
+    for name, value in backbone.named_parameters():
+        if name not in loaded.new and name not in loaded.resized:
+            assert torch.equal(value, given[f"backbone.{name}"]), name
