@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := tests,dev,efficientnet,text
 PYTEST_ARGS ?=
+# Processes of `make test`; those of a file's tests that share a run stay together.
+TEST_JOBS ?= 2
 
 # The demo: the scenes to make, and the settings of training and test.
 # `make demo DEMO_SHORT=1` is the short one of .ci/run, in folders of its own.
@@ -31,6 +33,12 @@ HET_OPTIONS ?= $(if $(DEMO_SHORT),--cfg-options train_cfg.max_iters=12 train_cfg
 	$(loader)_dataloader.dataset.sources.$(source).dataset.data_root=$(HET_DATA)/$(source))) \
 	$(foreach loader,val test,$(loader)_evaluator.tasks.det.ann_file=$(HET_DATA)/coco/annotations/instances_val2017.json))
 
+# Pre-training, on the scenes of `make demo`.
+HVP_CONFIG := configs/hvp_synthetic.py
+HVP_WORK_DIR := work_dirs/hvp_synthetic$(if $(DEMO_SHORT),_short)
+HVP_OPTIONS ?= $(if $(DEMO_SHORT),--cfg-options train_cfg.max_iters=4 train_cfg.val_interval=4 \
+	$(foreach loader,train val test,$(loader)_dataloader.dataset.sources.synthetic.dataset.reader.data_root=$(DEMO_DATA)))
+
 # The same data for a mixture of experts, and the scenes of `make demo` for the task that is added to it.
 MOE_CONFIG := configs/het_moe_synthetic.py
 MOE_WORK_DIR := work_dirs/het_moe_synthetic$(if $(DEMO_SHORT),_short)
@@ -40,7 +48,7 @@ MOE_ADDED_OPTIONS ?= $(if $(DEMO_SHORT),--train-options train_cfg.max_iters=4 tr
 	$(foreach loader,train val test,$(loader)_dataloader.dataset.sources.scenes.dataset.data_root=$(DEMO_DATA)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-het demo-moe test test-slow lint types clean
+.PHONY: help setup demo demo-het demo-moe demo-hvp test test-slow lint types clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -69,8 +77,13 @@ demo-moe: setup  ## train a mixture of experts on three tasks, take one out, add
 	$(BIN)/python tools/moe/same_outputs.py $(MOE_TRAINED) $(MOE_CHECKPOINT) $(MOE_WORK_DIR)/drivable/config.py "$$(cat $(MOE_WORK_DIR)/drivable/training/extend/last_checkpoint)"
 	@echo "Use of the experts: $(MOE_WORK_DIR)/expert_usage"
 
+demo-hvp: setup  ## pre-train a backbone with labels, masked images and contrast
+	$(BIN)/python tools/dataset_converters/synthetic_bdd100k.py $(DEMO_DATA) --train $(DEMO_TRAIN) --val $(DEMO_VAL) --size 320x192 --seed 0
+	$(BIN)/python tools/train.py $(HVP_CONFIG) --work-dir $(HVP_WORK_DIR) $(HVP_OPTIONS)
+	@echo "What the decoder makes of masked images: $(HVP_WORK_DIR)/reconstructions"
+
 test: setup  ## install, run the tests
-	$(BIN)/python -m pytest -q -m 'not slow' $(PYTEST_ARGS) tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'not slow' -n $(TEST_JOBS) --dist loadscope $(PYTEST_ARGS) tests
 
 test-slow: setup  ## run the slow tests
 	$(BIN)/python -m pytest -q -m slow $(PYTEST_ARGS) tests

@@ -37,6 +37,9 @@ def test_results_are_those_of_the_logs():
         ("adaptation.md", "camvid_adaptation"),
         ("heterogeneous.md", "het_cifar_bccd_camvid_comparison"),
         ("heterogeneous.md", "het_synthetic_comparison"),
+        ("pretraining.md", "hvp_comparison/pretrain"),
+        ("pretraining.md", "hvp_comparison/camvid"),
+        ("pretraining.md", "hvp_comparison/synthetic"),
     ):
         logs = sorted((ROOT / "docs/logs" / folder).glob("*/*.json"))
         assert logs

@@ -243,7 +243,19 @@ def test_make_setup_replaces_an_environment_that_does_not_run(clone: Path, tmp_p
 
 def test_make_help_lists_the_commands(clone: Path) -> None:
     listed = {line.split()[1] for line in make(clone).stdout.splitlines()}
-    assert listed == {"help", "setup", "demo", "demo-het", "demo-moe", "test", "test-slow", "lint", "types", "clean"}
+    assert listed == {
+        "help",
+        "setup",
+        "demo",
+        "demo-het",
+        "demo-moe",
+        "demo-hvp",
+        "test",
+        "test-slow",
+        "lint",
+        "types",
+        "clean",
+    }
 
 
 @pytest.mark.slow

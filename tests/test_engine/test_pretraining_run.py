@@ -82,6 +82,7 @@ def test_resume_is_exact(whole: tuple[Path, Path], tmp_path: Path):
     assert any(name.startswith("contrastive.key_encoder.backbone.") for name in state)
 
 
+@pytest.mark.slow
 def test_two_processes(whole: tuple[Path, Path], tmp_path: Path):
     config, _ = whole
     printed = finish(config, tmp_path, processes=2)
@@ -93,8 +94,6 @@ def test_two_processes(whole: tuple[Path, Path], tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["model.contrastive.momentum=2"], r"momentum=2; it has to be in \(0, 1\]"),
-        (["model.masked_image.encoder_stride=16"], r"set encoder_stride to the stride of the backbone's last map \(32"),
         (
             ["train_dataloader.dataset.sources.synthetic.dataset.reader.data_root=nothing"],
             "synthetic_bdd100k.py data/s",

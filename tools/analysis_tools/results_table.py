@@ -18,6 +18,8 @@ from mtadapt.errors import MTAdaptError, one_line_errors
 
 #: Metric to its heading and the factor that makes it a percentage.
 COLUMNS = {
+    "mlc/mAP": ("labels mAP", 1.0),
+    "probe/knn_timeofday": ("k-NN top-1 (time of day)", 1.0),
     "cls/top1": ("cls top-1", 1.0),
     "det/bbox_mAP": ("det AP", 100.0),
     "det/bbox_mAP_50": ("det AP50", 100.0),
