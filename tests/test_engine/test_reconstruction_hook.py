@@ -15,11 +15,11 @@ from mmengine.visualization import LocalVisBackend
 from torch import Tensor, nn
 
 from mtadapt.engine import ReconstructionHook
-from mtadapt.engine.hooks.reconstruction_hook import Reconstruction, draw_reconstructions
 from mtadapt.engine.random_state import random_state
 from mtadapt.errors import MTAdaptError
 from mtadapt.models.pretraining import HeuristicPretrainer, PretrainDataPreprocessor
 from mtadapt.structures import MultiTaskDataSample
+from mtadapt.visualization.panels import PanelRow, draw_panels
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 STRIP, SIZE = 24, 64
@@ -172,10 +172,10 @@ def test_the_number_below_an_image_is_what_training_minimises(tmp_path: Path, mo
     mask[4:8] = True
     given = batch(2, mask=mask)
     hook = ReconstructionHook()
-    drawn: list[Reconstruction] = []
+    drawn: list[PanelRow] = []
     monkeypatch.setattr(
-        "mtadapt.engine.hooks.reconstruction_hook.draw_reconstructions",
-        lambda rows: drawn.extend(rows) or draw_reconstructions(rows),
+        "mtadapt.engine.hooks.reconstruction_hook.draw_panels",
+        lambda rows, titles: drawn.extend(rows) or draw_panels(rows, titles),
     )
     validate(hook, runner(model, tmp_path), given)
     for row in range(2):

@@ -1,6 +1,9 @@
 """Draw what the training pipeline yields: boxes and maps after all transforms, as the model will see them.
 
+Of a pre-training, the views, the hidden patches and the labels.
+
 python tools/analysis_tools/browse_dataset.py configs/mt_synthetic_baseline.py --out-dir browse --num 12
+python tools/analysis_tools/browse_dataset.py configs/hvp_synthetic.py --out-dir browse --num 12
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import mmcv
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
@@ -15,6 +19,7 @@ from mtadapt.engine import CfgOptions, load_config
 from mtadapt.errors import MTAdaptError, one_line_errors
 from mtadapt.registry import DATASETS
 from mtadapt.visualization import MultiTaskVisualizer
+from mtadapt.visualization.views import draw_views
 
 
 def main() -> None:
@@ -38,9 +43,13 @@ def main() -> None:
     for index in range(num):
         data = dataset[index * len(dataset) // num]
         sample = data["data_samples"]
-        image = data["inputs"].permute(1, 2, 0).numpy()[..., ::-1]
         file = Path(args.out_dir, f"{args.split}_{index:03d}_{Path(sample.img_path).stem}.jpg")
-        visualizer.add_datasample(file.stem, image, sample, draw_pred=False, out_file=str(file))
+        if data["inputs"].dim() == 4:
+            picture = draw_views(data["inputs"], sample, dataset.metainfo["tasks"]["mlc"]["classes"])
+            mmcv.imwrite(picture[..., ::-1], str(file))
+        else:
+            image = data["inputs"].permute(1, 2, 0).numpy()[..., ::-1]
+            visualizer.add_datasample(file.stem, image, sample, draw_pred=False, out_file=str(file))
         progress.update()
     print(f"\n{num} pictures in {args.out_dir}")
 

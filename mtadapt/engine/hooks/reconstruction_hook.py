@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import mmcv
 import numpy as np
 import torch
@@ -23,13 +21,9 @@ from mtadapt.engine.strategies.outline import plain_model
 from mtadapt.errors import MTAdaptError
 from mtadapt.models.pretraining.masking import pixel_mask
 from mtadapt.registry import HOOKS
+from mtadapt.visualization.panels import PanelRow, draw_panels
 
-_GREY, _DARK = 128, 32
-_STRIP = 24
-_GAP = 12
-_MIN_WIDTH = 192
-# Rows of a block.
-_LONGEST = 4
+_GREY = 128
 _TITLES = ("original", "masked", "reconstruction")
 
 
@@ -88,7 +82,7 @@ class ReconstructionHook(Hook):
         self.out_dir = out_dir
         self.show = show
         self.wait_time = wait_time
-        self._rows: list[Reconstruction] = []
+        self._rows: list[PanelRow] = []
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Start anew."""
@@ -136,7 +130,7 @@ class ReconstructionHook(Hook):
         """Draw what was collected, write it and forget it; None if there was nothing."""
         if not self._rows:
             return None
-        picture = draw_reconstructions(self._rows)
+        picture = draw_panels(self._rows, _TITLES)
         file = Path(self.out_dir or Path(runner.work_dir, "reconstructions"), name)
         mmcv.imwrite(picture[..., ::-1], str(file))
         runner.logger.info(f"Reconstructions of {len(self._rows)} images: {file}")
@@ -162,58 +156,7 @@ class ReconstructionHook(Hook):
         return hidden.repeat_interleave(scale, 0).repeat_interleave(scale, 1).to(images.device)
 
 
-@dataclass(frozen=True)
-class Reconstruction:
-    """A row of the picture.
-
-    Attributes:
-        original: RGB ``(H, W, 3)`` uint8.
-        masked: The same with grey patches.
-        reconstruction: The same with what the decoder gives for these patches.
-        caption: What stands below.
-    """
-
-    original: np.ndarray
-    masked: np.ndarray
-    reconstruction: np.ndarray
-    caption: str
-
-
-def draw_reconstructions(rows: Sequence[Reconstruction]) -> np.ndarray:
-    """Draw a row an image under the titles of the three columns, in two blocks side by side if there are many.
-
-    Args:
-        rows: at least one. Images below 192 pixels are enlarged.
-
-    Returns:
-        Picture, RGB ``(H, W, 3)`` uint8.
-    """
-    width = max(row.original.shape[1] for row in rows)
-    width *= math.ceil(_MIN_WIDTH / width)
-    blocks = 1 if len(rows) <= _LONGEST else 2
-    height = math.ceil(len(rows) / blocks)
-    drawn = [_draw_block(rows[start : start + height], width) for start in range(0, len(rows), height)]
-    picture = np.full((drawn[0].shape[0], sum(each.shape[1] + _GAP for each in drawn) - _GAP, 3), _DARK, np.uint8)
-    for number, block in enumerate(drawn):
-        left = number * (block.shape[1] + _GAP)
-        picture[: block.shape[0], left : left + block.shape[1]] = block
-    return picture
-
-
-def _draw_block(rows: Sequence[Reconstruction], width: int) -> np.ndarray:
-    """Titles and rows, with columns of this width."""
-    parts = [np.hstack([_strip(title, width) for title in _TITLES])]
-    for row in rows:
-        size = (width, round(width * row.original.shape[0] / row.original.shape[1]))
-        panels = (row.original, row.masked, row.reconstruction)
-        parts.append(np.hstack([cv2.resize(panel, size, interpolation=cv2.INTER_NEAREST) for panel in panels]))
-        parts.append(_strip(row.caption, 3 * width))
-    return np.vstack(parts)
-
-
-def _rows(
-    preprocessor: Any, samples: Sequence[Any], images: Tensor, masks: Tensor, decoded: Tensor
-) -> list[Reconstruction]:
+def _rows(preprocessor: Any, samples: Sequence[Any], images: Tensor, masks: Tensor, decoded: Tensor) -> list[PanelRow]:
     """Rows of the picture from normalised images ``(N, 3, H, W)``, masks ``(N, h, w)`` and what was decoded."""
     hidden = pixel_mask(masks, images.shape[-2:])
     difference = ((decoded - images).abs() * hidden).sum((1, 2, 3)) / (3 * hidden.sum((1, 2, 3)).clamp(min=1))
@@ -221,10 +164,8 @@ def _rows(
     originals, pixels = (_rgb(preprocessor, each) for each in (images, decoded))
     shown = hidden.permute(0, 2, 3, 1).cpu().numpy()
     return [
-        Reconstruction(
-            original=original,
-            masked=np.where(where, np.uint8(_GREY), original),
-            reconstruction=np.where(where, made, original),
+        PanelRow(
+            panels=(original, np.where(where, np.uint8(_GREY), original), np.where(where, made, original)),
             caption=f"{Path(str(sample.get('img_path', ''))).name}   {part:.0%} hidden   L1 {value:.3f}",
         )
         for sample, original, made, where, part, value in zip(
@@ -258,10 +199,3 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
         set_random_state(state)
         for module, training in modes:
             module.training = training
-
-
-def _strip(text: str, width: int) -> np.ndarray:
-    """A dark line with text that is cut to the width."""
-    strip = np.full((_STRIP, width, 3), _DARK, np.uint8)
-    cv2.putText(strip, text, (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
-    return strip
