@@ -11,3 +11,5 @@ _base_ = [
 ]
 model = dict(multi_label=dict(labels={{_base_.labels}}))
 default_hooks = dict(checkpoint=dict(interval=1840))
+val_evaluator = [dict(type="MultiLabelMAP"), dict(type="KNNTop1", group="weather")]
+test_evaluator = val_evaluator

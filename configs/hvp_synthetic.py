@@ -11,5 +11,5 @@ _base_ = [
     "_base_/hvp_runtime.py",
 ]
 model = dict(multi_label=dict(labels={{_base_.labels}}))
-val_evaluator = [dict(type="MultiLabelMAP"), dict(type="KNNTop1", group="timeofday")]
+val_evaluator = [dict(type="MultiLabelMAP"), dict(type="KNNTop1", group="weather")]
 test_evaluator = val_evaluator

@@ -35,7 +35,7 @@ class LoadedBackbone:
         loaded: entries of the backbone that the file has; those that follow from its settings are not counted.
         resized: names of the position tables and embeddings that were resized here.
         windows: of the checkpoint and of the backbone, where tables were resized.
-        new: entries of the backbone that stay as they were: norms of further outputs.
+        new: entries of the backbone that stay as they were: norms of further outputs, a mask token.
         unused: entries of the file that the backbone does not have.
     """
 
@@ -55,7 +55,8 @@ class LoadedBackbone:
         if self.windows:
             line += f" from window {self.windows[0]} to {self.windows[1]}"
         if self.new:
-            line += f"; norms of further outputs stay new: {_some(self.new)}"
+            what = "the mask token stays" if [*self.new] == ["mask_token"] else "norms of further outputs stay"
+            line += f"; {what} new: {_some(self.new)}"
         if self.unused:
             line += f"; not used: {_some(self.unused)}"
         return line
@@ -67,9 +68,10 @@ def load_backbone(backbone: nn.Module, path: str | Path, prefix: str | None = No
     The tables of relative positions of Swin Transformers are resized, and absolute position embeddings, either here or
     by mmpretrain's own hooks. Nothing that the file holds is executed.
 
-    Every entry of the backbone has to come from the file, but for the norms of output levels that the pre-training did
-    not have: a backbone trained with ``out_indices=(3,)`` has ``norm3`` alone, and ``norm0`` to ``norm2`` of a detector
-    stay as they are. Entries that the backbone does not have, as the mask token, are counted.
+    Every entry of the backbone has to come from the file, but for a mask token and the norms of output levels that the
+    pre-training did not have: a backbone trained with ``out_indices=(3,)`` has ``norm3`` alone, and ``norm0`` to
+    ``norm2`` of a detector stay as they are. Entries that the backbone does not have, as the mask token of a
+    pre-training, are counted.
 
     Args:
         backbone: of mmpretrain, mmdet, mmseg or this package, with the names of the checkpoint's one.
@@ -156,6 +158,8 @@ def _check(
     """Refuse what a checkpoint of the same backbone cannot lack or have."""
     levels = {name.split(".")[0] for name in state if _OUTPUT_NORM.fullmatch(name)}
     for name in missing:
+        if name == "mask_token":
+            continue
         if not levels or not _OUTPUT_NORM.fullmatch(name) or name.split(".")[0] in levels:
             raise _other(backbone, path, f"{name} is not in the file")
     children = {name.split(".")[0] for name in backbone.state_dict()}

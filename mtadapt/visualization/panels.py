@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 import cv2
 import numpy as np
 
 _DARK = 32
 _STRIP = 24
+# Width of a letter, about.
+_LETTER = 9
 _GAP = 12
 _MIN_WIDTH = 192
 # Rows of a block.
@@ -23,7 +26,7 @@ class PanelRow:
 
     Attributes:
         panels: RGB images ``(H, W, 3)`` uint8 of one size.
-        caption: what stands below.
+        caption: what stands below, in as many lines as it needs.
     """
 
     panels: tuple[np.ndarray, ...]
@@ -45,7 +48,9 @@ def draw_panels(rows: Sequence[PanelRow], titles: Sequence[str]) -> np.ndarray:
     blocks = 1 if len(rows) <= _LONGEST else 2
     height = math.ceil(len(rows) / blocks)
     drawn = [_draw_block(rows[start : start + height], titles, width) for start in range(0, len(rows), height)]
-    picture = np.full((drawn[0].shape[0], sum(each.shape[1] + _GAP for each in drawn) - _GAP, 3), _DARK, np.uint8)
+    picture = np.full(
+        (max(each.shape[0] for each in drawn), sum(each.shape[1] + _GAP for each in drawn) - _GAP, 3), _DARK, np.uint8
+    )
     for number, block in enumerate(drawn):
         left = number * (block.shape[1] + _GAP)
         picture[: block.shape[0], left : left + block.shape[1]] = block
@@ -58,12 +63,13 @@ def _draw_block(rows: Sequence[PanelRow], titles: Sequence[str], width: int) -> 
     for row in rows:
         size = (width, round(width * row.panels[0].shape[0] / row.panels[0].shape[1]))
         parts.append(np.hstack([cv2.resize(panel, size, interpolation=cv2.INTER_NEAREST) for panel in row.panels]))
-        parts.append(_strip(row.caption, len(titles) * width))
+        lines = wrap(row.caption, len(titles) * width // _LETTER) or [""]
+        parts += [_strip(line, len(titles) * width) for line in lines]
     return np.vstack(parts)
 
 
 def _strip(text: str, width: int) -> np.ndarray:
-    """A dark line with text that is cut to the width."""
+    """A dark line with text."""
     strip = np.full((_STRIP, width, 3), _DARK, np.uint8)
     cv2.putText(strip, text, (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
     return strip

@@ -64,7 +64,7 @@ def test_logs_metrics_and_pictures(whole: tuple[Path, Path]):
     }
     total = sum(value for name, value in logged.items() if ".loss" in name)
     assert logged["loss"] == pytest.approx(total, abs=2e-3)
-    assert len(re.findall(r"mlc/mAP: [\d.]+ .*probe/knn_timeofday: [\d.]+", printed)) == 2
+    assert len(re.findall(r"mlc/mAP: [\d.]+ .*probe/knn_weather: [\d.]+", printed)) == 2
     assert [path.name for path in sorted(folder.glob("reconstructions/*"))] == ["iter_3.png", "iter_6.png"]
 
 
@@ -110,14 +110,15 @@ def test_bad_input(whole: tuple[Path, Path], tmp_path: Path, options: list[str],
     assert last_line(printed).startswith("error: ") and re.search(message, last_line(printed)), last_line(printed)
 
 
-def test_checkpoint_of_another_backbone(whole: tuple[Path, Path], tmp_path: Path):
+@pytest.mark.parametrize("start", ["--resume", "load_from"])
+def test_checkpoint_of_another_backbone(whole: tuple[Path, Path], tmp_path: Path, start: str):
     config, folder = whole
-    options = ["model.backbone.arch.embed_dims=32", f"load_from={folder}/iter_{STEPS}.pth"]
+    options = ["model.backbone.arch.embed_dims=32"]
+    options += [f"load_from={folder}/iter_{STEPS}.pth"] if start == "load_from" else []
     printed = run(
         ROOT / "tools/train.py",
         config,
-        "--resume",
-        folder / f"iter_{STEPS}.pth",
+        *(["--resume", folder / f"iter_{STEPS}.pth"] if start == "--resume" else []),
         "--work-dir",
         tmp_path,
         "--cfg-options",

@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = {}
     for pair in args.names:
         category, equals, given = pair.partition("=")
-        if not equals or not given:
+        if not equals:
             raise MTAdaptError(f"--names {pair}: write CATEGORY=NAME or CATEGORY=NAME,NAME")
-        names[category] = given.split(",")
+        names[category] = [name for name in given.split(",") if name]
     if args.top < 1 or args.least < 1:
         raise MTAdaptError(f"--top {args.top} --least {args.least}: write numbers of at least 1")
     counts, images = count_relations(args.labels, names, args.least)

@@ -29,4 +29,3 @@ param_scheduler = [
         eta_min=1e-5 * 1024 / 512,
     ),
 ]
-auto_scale_lr = dict(base_batch_size=1024)

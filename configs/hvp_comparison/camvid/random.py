@@ -19,11 +19,11 @@ model = dict(
         )
     )
 )
-train_cfg = dict(max_epochs=4, val_interval=4)
+train_cfg = dict(max_epochs=3, val_interval=3)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=50),
     dict(
-        type="CosineAnnealingLR", by_epoch=True, begin=0, end=4, T_max=4, eta_min_ratio=0.01, convert_to_iter_based=True
+        type="CosineAnnealingLR", by_epoch=True, begin=0, end=3, T_max=3, eta_min_ratio=0.01, convert_to_iter_based=True
     ),
 ]
 default_hooks = dict(

@@ -58,6 +58,8 @@ class CocoInstances(msgspec.Struct):
         if len(ids) < len(found.images):
             raise MTAdaptError(f"{path}: {len(found.images) - len(ids)} images have an id that another one has")
         categories = {category.id for category in found.categories}
+        if len(categories) < len(found.categories):
+            raise MTAdaptError(f"{path}: two categories have the same id; number them differently")
         for number, one in enumerate(found.annotations):
             if one.image_id not in ids or one.category_id not in categories or min(one.bbox[2:]) < 0:
                 raise MTAdaptError(

@@ -95,6 +95,8 @@ def _build(configs: Sequence[Mapping[str, Any]], name: str) -> list[BaseTransfor
     if isinstance(configs, (str, Mapping)) or not isinstance(configs, Sequence):
         raise MTAdaptError(f"PretrainViews: {name}={configs!r}; write a list of transforms")
     transforms = []
+    if name == "base":
+        _check_followed(configs)
     for config in configs:
         if not isinstance(config, Mapping) or not isinstance(config.get("type"), str):
             raise MTAdaptError(f"PretrainViews: {name} holds {config!r}; write dict(type=...)")
@@ -105,6 +107,41 @@ def _build(configs: Sequence[Mapping[str, Any]], name: str) -> list[BaseTransfor
                 f"PretrainViews: {name}: {config['type']} cannot be built: {first_line(error)}"
             ) from error
     return transforms
+
+
+def _check_followed(configs: Sequence[Any]) -> None:
+    """Refuse transforms of the base view that move it in a way that labels cannot follow."""
+    for config in configs:
+        if not isinstance(config, Mapping):
+            continue
+        kind = str(config.get("type"))
+        for inner in ("transforms", "policies"):
+            given = config.get(inner)
+            nested = [given] if isinstance(given, Mapping) else given
+            if isinstance(nested, Sequence) and not isinstance(nested, str):
+                if any("Flip" in str(each) for each in nested):
+                    raise MTAdaptError(
+                        f"PretrainViews: base: a flip inside {kind} is not noticed, and 'left of' labels would not "
+                        "follow; write RandomFlip with prob beside it"
+                    )
+                _check_followed([each for each in nested if isinstance(each, Mapping)])
+        name = kind.split(".")[-1].split("/")[-1]
+        if name in _MOVING or (("Flip" in name) and name != "RandomFlip"):
+            raise MTAdaptError(
+                f"PretrainViews: base: {kind} moves the image in a way that relation labels do not follow; flip with "
+                "RandomFlip, and give such transforms to the key view"
+            )
+
+
+_MOVING = (
+    "Rotate",
+    "RandomRotate",
+    "RandomRotation",
+    "RandomAffine",
+    "RandomPerspective",
+    "RandAugment",
+    "AutoAugment",
+)
 
 
 def _mirror(scores: np.ndarray, mirrored: np.ndarray | None) -> np.ndarray:

@@ -9,6 +9,7 @@ from torch import nn
 
 from mtadapt.engine.backbone_weights import load_backbone
 from mtadapt.errors import MTAdaptError
+from mtadapt.models.pretraining import HeuristicPretrainer
 from mtadapt.registry import HOOKS
 
 
@@ -51,6 +52,9 @@ class BackboneWeightsHook(Hook):
             runner.logger.info("checkpoint=None: the backbone starts as the config initialises it")
         else:
             load_backbone(_backbone(runner), checkpoint, self.prefix)
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            if isinstance(model, HeuristicPretrainer):
+                model.restart_momentum_encoder()
 
     def _source(self, runner: Runner) -> str | None:
         if self.checkpoint is not None:

@@ -57,11 +57,13 @@ class ContrastiveBranch(BaseModule):
         _check("momentum", momentum, 0 < momentum <= 1, "(0, 1]; MoCo's m=0.999 is momentum=0.001")
         _check("temperature", temperature, temperature > 0, "(0, inf)")
         _check("patch_weight", patch_weight, 0 <= patch_weight <= 1, "[0, 1]")
-        if patch_weight and not str(projector.get("type")).endswith("DenseCLNeck"):
+        if bool(patch_weight) != str(projector.get("type")).endswith("DenseCLNeck"):
             raise MTAdaptError(
-                f"ContrastiveBranch: patch_weight={patch_weight} needs a projector for patches; "
-                f"write projector=dict(type='mmpretrain.DenseCLNeck', ...) instead of {projector.get('type')!r}"
+                f"ContrastiveBranch: patch_weight={patch_weight} with the projector {projector.get('type')!r}; patches "
+                "need a mmpretrain.DenseCLNeck, half of which would never train without them"
             )
+        if not isinstance(queue_len, int):
+            raise MTAdaptError(f"ContrastiveBranch: queue_len={queue_len!r}; write a whole number, 0 for no queue")
         self.temperature, self.patch_weight = temperature, patch_weight
         self.projector = MODELS.build(projector)
         self.key_encoder = MomentumEncoder(backbone, self.projector, momentum)
@@ -72,7 +74,7 @@ class ContrastiveBranch(BaseModule):
         self.patch_queue = KeyQueue(queue_len, channels) if queue_len and patch_weight else None
 
     def loss(self, backbone: nn.Module, features: Tensor, views: Tensor) -> dict[str, Tensor]:
-        """Losses of a batch, after an update of the momentum encoder.
+        """Losses of a batch; in training after an update of the momentum encoder, whose keys then join the queue.
 
         Args:
             backbone: of the queries.
@@ -83,7 +85,8 @@ class ContrastiveBranch(BaseModule):
             ``loss_image``, with patches ``loss_patch``, and the statistic ``accuracy``: percentage of the queries whose
             own key is the most similar one.
         """
-        self.key_encoder.update(backbone, self.projector)
+        if self.training:
+            self.key_encoder.update(backbone, self.projector)
         queries, query_patches, _ = _vectors(self.projector, features)
         with torch.no_grad():
             key_features, keys, key_patches, mean_patches = self._keys(views)
@@ -100,9 +103,9 @@ class ContrastiveBranch(BaseModule):
                 own = own.repeat_interleave(rows) if own is not None else None
                 loss, _ = info_nce(flat, positives, negatives, self.temperature, own)
                 losses["loss_patch"] = loss * self.patch_weight
-        if self.queue is not None:
+        if self.queue is not None and self.training:
             self.queue.put(keys)
-        if self.patch_queue is not None:
+        if self.patch_queue is not None and self.training:
             self.patch_queue.put(mean_patches)
         return losses
 
@@ -129,6 +132,8 @@ class ContrastiveBranch(BaseModule):
         """Negatives ``(M, C)``, and for each image which of them is its own key, if one is."""
         if queue is not None:
             return queue.snapshot(), None
+        if len(keys) * get_world_size() < 2:
+            raise MTAdaptError("ContrastiveBranch: one image has no negatives; use larger batches or a queue_len")
         own = torch.arange(len(keys), device=keys.device) + get_rank() * len(keys)
         return torch.cat(all_gather(keys)), own
 
@@ -169,7 +174,15 @@ def match_patches(queries: Tensor, keys: Tensor, patches: Tensor) -> Tensor:
 
     Returns:
         ``(N, C, h * w)``, in the order of the patches of the query.
+
+    Raises:
+        MTAdaptError: when the maps have other patches.
     """
+    if queries.shape != keys.shape or patches.shape[2] != queries.shape[2] * queries.shape[3]:
+        raise MTAdaptError(
+            f"ContrastiveBranch: {patches.shape[2]} patches for maps of {tuple(queries.shape[2:])}; leave num_grid of "
+            "the projector out, and give both views one size"
+        )
     first, second = (F.normalize(each.flatten(2).float(), dim=1) for each in (queries, keys))
     best = (first.transpose(1, 2) @ second).argmax(2)
     return patches.gather(2, best[:, None].expand(-1, patches.shape[1], -1))

@@ -47,7 +47,6 @@ class Masking:
             backbone.register_forward_pre_hook(self._hide_pixels)
         if not hasattr(backbone, "mask_token"):
             backbone.mask_token = nn.Parameter(trunc_normal_(torch.zeros(shape), std=0.02))
-        self._norms = [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
 
     @contextmanager
     def hiding(self, mask: Tensor, keep_statistics: bool) -> Iterator[None]:
@@ -58,15 +57,22 @@ class Masking:
             keep_statistics: leave the running statistics of BatchNorm alone, because masked images are not what the
                 backbone will see later. Ours.
         """
-        momenta = [norm.momentum for norm in self._norms]
+        # Found anew, because SyncBatchNorm may have taken the place of what was built.
+        norms = [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
+        if norms and keep_statistics and getattr(self.backbone, "with_cp", False):
+            raise MTAdaptError(
+                f"MaskedImageBranch: with_cp=True of {type(self.backbone).__name__} computes masked images again in "
+                "the backward pass, where they would enter the running statistics; set with_cp=False"
+            )
+        momenta = [norm.momentum for norm in norms]
         self.mask = mask
         try:
-            for norm in self._norms if keep_statistics else ():
+            for norm in norms if keep_statistics else ():
                 norm.momentum = 0.0
             yield
         finally:
             self.mask = None
-            for norm, momentum in zip(self._norms, momenta, strict=True):
+            for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
 
     def _hide_tokens(self, module: nn.Module, args: Any, output: tuple[Tensor, tuple[int, int]]) -> Any:

@@ -13,6 +13,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 class MomentumEncoder(nn.Module):
     """Moving average of a backbone and a projector: ``key = (1 - momentum) * key + momentum * query``.
 
+    As in MoCo's code it moves in every forward pass of training, so also in each batch of an accumulation window, and
+    in steps whose update is skipped.
+
     Its parameters get no gradients, and are entries of the state dict, so that a resumed training goes on with them.
     Buffers (running statistics of BatchNorm) are its own, from the keys that it has seen.
 
@@ -29,7 +32,7 @@ class MomentumEncoder(nn.Module):
         super().__init__()
         self.backbone, self.projector = deepcopy(backbone), deepcopy(projector)
         self.requires_grad_(False)
-        self._average = get_ema_multi_avg_fn(1 - momentum)
+        self.momentum = momentum
 
     def restart(self, backbone: nn.Module, projector: nn.Module) -> None:
         """Become equal to the encoder of the queries."""
@@ -40,10 +43,10 @@ class MomentumEncoder(nn.Module):
     @torch.no_grad()
     def update(self, backbone: nn.Module, projector: nn.Module) -> None:
         """Move towards the encoder of the queries."""
-        own = [*self.backbone.named_parameters(), *self.projector.named_parameters()]
         # The backbone of the queries may have a mask token besides.
         new = [*_named(self.backbone, backbone), *_named(self.projector, projector)]
-        self._average([value for _, value in own], new, None)
+        own = [*self.backbone.parameters(), *self.projector.parameters()]
+        get_ema_multi_avg_fn(1 - self.momentum)(own, new, None)
 
 
 def _named(own: nn.Module, other: nn.Module) -> Iterable[Tensor]:

@@ -12,6 +12,7 @@ from mmpretrain.structures import DataSample
 from timm.layers.ml_decoder import MLDecoder
 from torch import Tensor, nn
 
+from mtadapt.datasets.multi_label import LabelVocabulary
 from mtadapt.errors import MTAdaptError
 from mtadapt.registry import MODELS
 
@@ -56,10 +57,10 @@ class _KindsHead(MultiLabelClsHead):
 
     def __init__(self, labels: Mapping[str, Sequence[str]], loss: dict | None = None, **settings: Any) -> None:
         super().__init__(loss=MODELS.build(loss or dict(type="mtadapt.PartialAsymmetricLoss")), **settings)
-        if not labels or not all(labels.values()):
-            raise MTAdaptError(f"{type(self).__name__}: labels={dict(labels)!r}; write labels=dict(objects=['car'])")
-        self.sizes = {kind: len(names) for kind, names in labels.items()}
-        self.num_classes = sum(self.sizes.values())
+        vocabulary = LabelVocabulary(labels)
+        # In the order of the targets, which is not that of the setting.
+        self.sizes = {kind: stop - start for kind, (start, stop) in vocabulary.kinds.items()}
+        self.num_classes = len(vocabulary)
 
     def _get_loss(self, cls_score: Tensor, data_samples: list[DataSample], **kwargs: Any) -> dict[str, Tensor]:
         targets = torch.stack([sample.gt_score for sample in data_samples])

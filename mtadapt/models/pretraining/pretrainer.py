@@ -11,6 +11,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from mtadapt.errors import MTAdaptError
+from mtadapt.models.relative_position import resize_tables
 from mtadapt.registry import MODELS
 from mtadapt.structures import MultiTaskDataSample
 
@@ -41,7 +42,7 @@ class HeuristicPretrainer(BaseModel):
         init_cfg: as in :class:`mmengine.model.BaseModel`.
 
     Raises:
-        MTAdaptError: without a branch, for weights of branches that are off, and for a backbone that gives no map.
+        MTAdaptError: without a branch, for weights of unknown branches, and for a backbone that gives no map.
 
     Reference:
         Heuristic Vision Pre-Training with Self-Supervised and Supervised Multi-Task Learning (arXiv 2310.07510). Its
@@ -81,7 +82,7 @@ class HeuristicPretrainer(BaseModel):
                 "use UncertaintyWeighting or DWA"
             )
         self.loss_balancer = MODELS.build(dict(loss_balancer, tasks=[*self.branches])) if loss_balancer else None
-        self._register_load_state_dict_pre_hook(self._add_momentum_encoder)
+        self._register_load_state_dict_pre_hook(self._fit)
 
     def _branch(self, default: str, config: dict | None) -> Any:
         if not config:
@@ -91,6 +92,10 @@ class HeuristicPretrainer(BaseModel):
     def init_weights(self) -> None:
         """Initialise all parts; the momentum encoder begins as the encoder of the queries."""
         super().init_weights()
+        self.restart_momentum_encoder()
+
+    def restart_momentum_encoder(self) -> None:
+        """Let the momentum encoder be equal to the encoder of the queries, whose weights come from elsewhere."""
         if self.contrastive is not None:
             self.contrastive.key_encoder.restart(self.backbone, self.contrastive.projector)
 
@@ -189,7 +194,12 @@ class HeuristicPretrainer(BaseModel):
             )
         return last
 
-    def _add_momentum_encoder(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+    def _fit(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Before loading: tables of other windows, and checkpoints without a momentum encoder."""
+        self._add_momentum_encoder(state_dict, prefix)
+        resize_tables(state_dict, self.state_dict(), prefix)
+
+    def _add_momentum_encoder(self, state_dict: dict[str, Tensor], prefix: str) -> None:
         """Of a checkpoint without a momentum encoder it is the encoder of the queries."""
         if self.contrastive is None or any(key.startswith(f"{prefix}{_KEYS}") for key in state_dict):
             return

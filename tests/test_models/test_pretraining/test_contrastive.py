@@ -165,6 +165,10 @@ def test_checkpoint_without_a_momentum_encoder():
     model.load_state_dict(state, strict=False)
     for name, value in model.contrastive.key_encoder.backbone.state_dict().items():
         assert torch.equal(value, other.backbone.state_dict()[name])
+    projector = {name: value for name, value in other.state_dict().items() if name.startswith("contrastive.proj")}
+    model.load_state_dict({**state, **projector}, strict=False)
+    for name, value in model.contrastive.key_encoder.projector.state_dict().items():
+        assert torch.equal(value, other.contrastive.projector.state_dict()[name])
     # One that has it is taken as it is.
     losses_of(other)
     model.load_state_dict(other.state_dict())
@@ -179,6 +183,7 @@ def test_checkpoint_without_a_momentum_encoder():
         (dict(temperature=-1), "temperature=-1"),
         (dict(patch_weight=2), r"patch_weight=2; it has to be in \[0, 1\]"),
         (dict(queue_len=-1), "queue_len=-1; use a positive number, or 0"),
+        (dict(queue_len=10.5), "queue_len=10.5; write a whole number"),
     ],
 )
 def test_impossible_settings(changes: dict, message: str):
@@ -188,18 +193,49 @@ def test_impossible_settings(changes: dict, message: str):
 
 def test_patches_need_their_projector():
     config = {**settings(patches=False)["contrastive"], "patch_weight": 0.5}
-    with pytest.raises(MTAdaptError, match=r"patch_weight=0.5 needs .* instead of 'mmpretrain.MoCoV2Neck'"):
+    with pytest.raises(
+        MTAdaptError, match=r"patch_weight=0.5 with the projector 'mmpretrain.MoCoV2Neck'; patches need"
+    ):
         build(contrastive=config)
+    with pytest.raises(MTAdaptError, match=r"patch_weight=0.0 with the projector 'mmpretrain.DenseCLNeck'"):
+        build(contrastive={**settings()["contrastive"], "patch_weight": 0.0})
+    config = {**settings()["contrastive"]}
+    config["projector"] = {**config["projector"], "num_grid": 1}
+    with pytest.raises(MTAdaptError, match=r"1 patches for maps of \(2, 2\); leave num_grid"):
+        losses_of(build(contrastive=config))
+
+
+def test_one_image_has_no_negatives():
+    model = build(contrastive={**settings()["contrastive"], "queue_len": 0})
+    with pytest.raises(MTAdaptError, match="one image has no negatives; use larger batches or a queue_len"):
+        losses_of(model, number=1)
+
+
+def test_evaluation_changes_nothing():
+    model = build().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    losses_of(model)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 CHANGES = dict(multi_label=None, masked_image=None)
+
+
+def with_fixed_statistics(model):
+    """BatchNorm of half a batch is another one than that of the whole; its running statistics are not."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    return model
 
 
 def step(rank: int, folder: str, backbone: str, queue_len: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     config = {**settings(backbone)["contrastive"], "queue_len": queue_len}
-    model = build(backbone, contrastive=config, **CHANGES)
+    model = with_fixed_statistics(build(backbone, contrastive=config, **CHANGES))
+    assert model.contrastive._shuffles() == (backbone == "resnet")
     parallel = DistributedDataParallel(model, broadcast_buffers=False)
     data = model.data_preprocessor(batch(token=BACKBONES[backbone][3]))
     rows = slice(2 * rank, 2 * rank + 2)
@@ -228,11 +264,9 @@ def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path, backbone: st
     for name, value in buffers.items():
         if "queue" in name:
             assert torch.equal(value, other_buffers[name]), name
-    if backbone == "resnet":  # BatchNorm of half a batch is another one
-        return
     config = {**settings(backbone)["contrastive"], "queue_len": queue_len}
-    model = build(backbone, contrastive=config, **CHANGES)
-    data = model.data_preprocessor(batch())
+    model = with_fixed_statistics(build(backbone, contrastive=config, **CHANGES))
+    data = model.data_preprocessor(batch(token=BACKBONES[backbone][3]))
     total, _ = model.parse_losses(model.loss(data["inputs"], data["data_samples"]))
     total.backward()
     for name, value in gradients.items():

@@ -6,6 +6,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtadapt.errors import MTAdaptError
@@ -101,6 +102,21 @@ def test_masked_pass_leaves_running_statistics_to_the_unmasked_one():
     alone.loss(**data_of(alone.data_preprocessor(batch(token=32))))
     assert not torch.equal(alone.backbone.bn1.running_mean, before)
     assert alone.backbone.bn1.momentum == 0.1
+
+
+def test_synchronised_and_recomputed_statistics():
+    model = build("resnet")
+    model.backbone = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone)
+    model.masked_image.masking.backbone = model.backbone
+    with model.masked_image.masking.hiding(torch.zeros(1, 2, 2), keep_statistics=True):
+        assert model.backbone.bn1.momentum == 0
+    assert model.backbone.bn1.momentum == 0.1
+    model.backbone.with_cp = True
+    with (
+        pytest.raises(MTAdaptError, match="with_cp=True of ResNet computes masked images again"),
+        model.masked_image.masking.hiding(torch.zeros(1, 2, 2), keep_statistics=True),
+    ):
+        pass
 
 
 def test_a_copy_of_the_model_hides_tokens_of_the_copy():

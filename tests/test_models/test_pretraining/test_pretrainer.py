@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.optim import OptimWrapper
 
 from mtadapt.errors import MTAdaptError
@@ -148,6 +149,18 @@ def test_samples_that_lack_what_a_branch_needs():
         model(data["inputs"], mode="train")
     with pytest.raises(MTAdaptError, match="masked_image is None, so nothing reconstructs"):
         build(masked_image=None).reconstruct(data["inputs"][:, 0], torch.zeros(4, 16, 16))
+
+
+def test_checkpoint_of_another_window():
+    """As a pre-training goes on at another size; the tables are resized in both encoders."""
+    other = {**BACKBONES["swin"][0], "stage_cfgs": dict(block_cfgs=dict(window_size=4))}
+    model, source = build(backbone=other), build(seed=1)
+    model.load_state_dict({k: v for k, v in source.state_dict().items() if "queue" not in k}, strict=False)
+    name = "stages.0.blocks.0.attn.w_msa.relative_position_bias_table"
+    table = source.backbone.state_dict()[name]
+    expected = F.interpolate(table.T.reshape(1, -1, 3, 3), size=(7, 7), mode="bicubic").flatten(2)[0].T
+    for encoder in (model.backbone, model.contrastive.key_encoder.backbone):
+        torch.testing.assert_close(encoder.state_dict()[name], expected)
 
 
 def test_backbones_without_a_map():
