@@ -105,6 +105,22 @@ def test_left_and_right_labels_move_with_the_flip():
     assert views([FLIP], gt_score=labels["gt_score"])["gt_score"].tolist() == [1, 0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (dict(type="Rotate", angle=10.0), "Rotate moves the image in a way that relation labels do not follow"),
+        (dict(type="torchvision/RandomHorizontalFlip"), "torchvision/RandomHorizontalFlip moves the image"),
+        (dict(type="RandomApply", transforms=[FLIP, FLIP], prob=0.5), "of two flips inside RandomApply one is noticed"),
+        (dict(type="RandomApply", transforms=[dict(type="RandAugment")], prob=0.5), "RandAugment moves the image"),
+    ],
+)
+def test_base_views_that_labels_cannot_follow(transform: dict, message: str):
+    with pytest.raises(MTAdaptError, match=message):
+        TRANSFORMS.build(dict(type="PretrainViews", base=[transform]))
+    if transform["type"] == "Rotate":
+        TRANSFORMS.build(dict(type="PretrainViews", base=[], key=[transform]))
+
+
 def test_vertical_flips_of_labelled_images_are_refused():
     vertical = dict(FLIP, direction="vertical")
     with pytest.raises(

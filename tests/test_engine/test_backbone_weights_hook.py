@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader
 from mtadapt.engine import BackboneWeightsHook
 from mtadapt.errors import MTAdaptError
 from mtadapt.registry import HOOKS
+from tests import pretraining
 
 ARCH = dict(embed_dims=8, depths=[1, 1], num_heads=[1, 2])
 TABLE = "stages.0.blocks.0.attn.w_msa.relative_position_bias_table"
@@ -204,3 +206,17 @@ def test_weights_that_are_spread(checkpoint: Path, strategy: str, loads: bool):
     else:
         with pytest.raises(MTAdaptError, match="FSDPStrategy spreads the weights over processes; use runner_type='Run"):
             hook.before_train(Strange())
+
+
+def test_a_pre_training_starts_both_of_its_encoders(tmp_path: Path):
+    """From a supervised backbone, which has no mask token."""
+    source, model = pretraining.build(seed=1), pretraining.build(seed=0)
+    given = {name: value for name, value in source.backbone.state_dict().items() if name != "mask_token"}
+    token = model.backbone.mask_token.clone()
+    torch.save({f"backbone.{name}": value for name, value in given.items()}, tmp_path / "supervised.pth")
+    hook = BackboneWeightsHook(str(tmp_path / "supervised.pth"))
+    hook.before_train(SimpleNamespace(model=model, cfg={}, _has_loaded=False))
+    for name, value in given.items():
+        assert torch.equal(model.backbone.state_dict()[name], value)
+        assert torch.equal(model.contrastive.key_encoder.backbone.state_dict()[name], value)
+    assert torch.equal(model.backbone.mask_token, token)

@@ -115,16 +115,14 @@ def _check_followed(configs: Sequence[Any]) -> None:
         if not isinstance(config, Mapping):
             continue
         kind = str(config.get("type"))
-        for inner in ("transforms", "policies"):
-            given = config.get(inner)
-            nested = [given] if isinstance(given, Mapping) else given
-            if isinstance(nested, Sequence) and not isinstance(nested, str):
-                if any("Flip" in str(each) for each in nested):
-                    raise MTAdaptError(
-                        f"PretrainViews: base: a flip inside {kind} is not noticed, and 'left of' labels would not "
-                        "follow; write RandomFlip with prob beside it"
-                    )
-                _check_followed([each for each in nested if isinstance(each, Mapping)])
+        inner = config.get("transforms") or ()
+        nested = [inner] if isinstance(inner, Mapping) else [*inner]
+        if sum("Flip" in str(each) for each in nested) > 1 and "Choice" not in kind:
+            raise MTAdaptError(
+                f"PretrainViews: base: of two flips inside {kind} one is noticed, and 'left of' labels would follow it "
+                "alone; write them beside each other"
+            )
+        _check_followed(nested)
         name = kind.split(".")[-1].split("/")[-1]
         if name in _MOVING or (("Flip" in name) and name != "RandomFlip"):
             raise MTAdaptError(
