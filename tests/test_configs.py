@@ -74,7 +74,7 @@ def test_pretraining_builds(path: Path):
             masks = next(step for step in source.dataset.pipeline if step.type == "MaskPatches")
             image = np.zeros((masks.input_size, masks.input_size, 3), np.uint8)
             size = getattr(model.backbone, "patch_resolution", (40, 40))
-            assert made["MaskPatches"].transform(dict(img=image))["mask"].shape == tuple(size)
+            assert made["MaskPatches"].transform(dict(img=image, img_id=0))["mask"].shape == tuple(size)
             if loader is config.train_dataloader:
                 assert source.dataset.pipeline[1].key
     assert str(config.filename).rsplit("/", 1)[-1] in path.read_text(), "the docstring is the command"

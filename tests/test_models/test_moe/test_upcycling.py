@@ -37,15 +37,20 @@ def test_equals_the_dense_backbone(family: str, num_experts, top_k: int):
 
 @FAMILY
 def test_equals_the_dense_backbone_in_mixed_precision(family: str):
+    torch.manual_seed(0)
     dense = stock(family)
     backbone = build(family, tasks=TASKS, mlp_experts=dict(num_experts=8))
     backbone.load_state_dict(dense.state_dict())
     dense.eval()
     backbone.eval()
+    exact = dense(images(1, 3, 64, 64))
     with torch.autocast("cpu", torch.bfloat16):
-        for ours, theirs in zip(backbone(images(1, 3, 64, 64), "det"), dense(images(1, 3, 64, 64)), strict=True):
+        for ours, theirs, right in zip(
+            backbone(images(1, 3, 64, 64), "det"), dense(images(1, 3, 64, 64)), exact, strict=True
+        ):
             assert ours.dtype == theirs.dtype
-            torch.testing.assert_close(ours.float(), theirs.float(), rtol=0.05, atol=0.05)
+            # As far from float32 as the dense backbone is in this precision.
+            assert (ours - right).norm() < 1.5 * (theirs - right).norm() < 0.1 * right.norm()
 
 
 @FAMILY
