@@ -39,6 +39,7 @@ def test_results_are_those_of_the_logs():
         ("heterogeneous.md", "het_synthetic_comparison"),
         ("pretraining.md", "hvp_comparison/pretrain"),
         ("pretraining.md", "hvp_comparison/camvid"),
+        ("pretraining.md", "hvp_comparison/synthetic"),
     ):
         logs = sorted((ROOT / "docs/logs" / folder).glob("*/*.json"))
         assert logs
