@@ -12,11 +12,11 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 
+from mtadapt.datasets.multi_label.vocabulary import UNKNOWN
 from mtadapt.errors import MTAdaptError
 from mtadapt.registry import METRICS
 
 TASK = "mlc"
-UNKNOWN = -1
 
 
 @METRICS.register_module()

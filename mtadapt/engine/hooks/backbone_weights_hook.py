@@ -51,8 +51,8 @@ class BackboneWeightsHook(Hook):
         elif checkpoint is None:
             runner.logger.info("checkpoint=None: the backbone starts as the config initialises it")
         else:
-            load_backbone(_backbone(runner), checkpoint, self.prefix)
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            model = _whole_model(runner)
+            load_backbone(_backbone(model), checkpoint, self.prefix)
             if isinstance(model, HeuristicPretrainer):
                 model.restart_momentum_encoder()
 
@@ -64,13 +64,16 @@ class BackboneWeightsHook(Hook):
         return runner.cfg.checkpoint
 
 
-def _backbone(runner: Runner) -> nn.Module:
+def _whole_model(runner: Runner) -> nn.Module:
     if isinstance(runner, FlexibleRunner) and type(runner.strategy).__name__ not in _WHOLE:
         raise MTAdaptError(
             f"BackboneWeightsHook: {type(runner.strategy).__name__} spreads the weights over processes; use "
             "runner_type='Runner' or the strategy 'DDPStrategy'"
         )
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _backbone(model: nn.Module) -> nn.Module:
     backbone = getattr(model, "backbone", None)
     if not isinstance(backbone, nn.Module):
         raise MTAdaptError(f"BackboneWeightsHook: {type(model).__name__} has no backbone; leave the hook out")
