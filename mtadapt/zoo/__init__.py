@@ -1,0 +1,1 @@
+"""Pretrained checkpoints: read any public format safely, check the match, benchmark, report."""
