@@ -43,6 +43,8 @@ class CellResult:
         log: the log of the run, relative to the file.
         error: last line of the log of a run that failed.
         protocol: of the benchmark, in the words of the zoo file.
+        reference: name of the checkpoint that the others are compared with; empty where the zoo file names none.
+        source: of the checkpoint, a paper or a page in the words of the zoo file.
     """
 
     zoo: str
@@ -65,6 +67,8 @@ class CellResult:
     log: str = "output.txt"
     error: str | None = None
     protocol: str = ""
+    reference: str = ""
+    source: str = ""
 
     @property
     def device_hours(self) -> float:
