@@ -46,7 +46,8 @@ class BDD100KDataset(SkippedSamples):
     Args:
         data_root: folder that holds ``images`` and ``labels``.
         split: ``train``, ``val`` or ``test``; the test split has no labels.
-        tasks: the tasks to read; a single one may be given by its name.
+        tasks: the tasks to read; a single one may be given by its name. The metainfo then has its ``classes`` and
+            ``palette``, as models of mmdet and mmseg expect them.
         label_setting: ``full``, ``disjoint_normal`` or ``disjoint_balance``, or a dict with ``name`` and any of
             ``counts`` and ``seed``; see :func:`~mtadapt.datasets.label_settings.apply_label_setting`.
         drop_overlap: leave out train images that are in the val split of either image set. The 10K train images
@@ -90,6 +91,9 @@ class BDD100KDataset(SkippedSamples):
         self.drop_overlap = drop_overlap
         self._dropped: Counter[str] = Counter()
         super().__init__(data_root=str(data_root), on_error=on_error, **kwargs)
+        if len(tasks) == 1:
+            # Where the metrics and visualizers of mmdet and mmseg look, when their own models train on the dataset.
+            self._metainfo = {**METAINFO["tasks"][tasks[0]], **self._metainfo}
 
     def load_data_list(self) -> list[dict]:
         """Match images and labels and return one entry an image."""

@@ -1,0 +1,13 @@
+"""Baseline of drivable on CamVid at 240x180: mmseg's own EncoderDecoder with the multi-task config's settings.
+
+python tools/train.py configs/zoo/stock/camvid_drivable.py
+"""
+
+_base_ = "camvid_sem_seg.py"
+tasks = ("drivable",)
+train_dataloader = dict(dataset=dict(tasks=tasks))
+val_dataloader = dict(dataset=dict(tasks=tasks))
+test_dataloader = val_dataloader
+val_evaluator = dict(_delete_=True, type="mtadapt.DrivableMetric")
+test_evaluator = val_evaluator
+model = dict(decode_head=dict(num_classes=3))
