@@ -205,10 +205,19 @@ def test_single_source_runs_are_equal_parts_of_the_heterogeneous_run(folder: Pat
 
 
 def test_metafile_names_what_exists():
+    """In the layout of OpenMMLab's metafiles: every model has a collection and a config, and downstream ones are models."""
     index = yaml.safe_load((ROOT / "model-index.yml").read_text())
     for name in index["Import"]:
-        for collection in yaml.safe_load((ROOT / name).read_text())["Collections"]:
+        content = yaml.safe_load((ROOT / name).read_text())
+        for collection in content["Collections"]:
             assert (ROOT / collection["README"]).is_file()
+        models = {model["Name"]: model for model in content["Models"]}
+        assert len(models) == len(content["Models"])
+        for model in models.values():
+            assert model["In Collection"] in {collection["Name"] for collection in content["Collections"]}
+            assert (ROOT / model["Config"]).is_file()
+            assert set(model.get("Downstream", ())) <= set(models)
+        assert any(model.get("Downstream") for model in models.values())
 
 
 @pytest.mark.slow
