@@ -205,7 +205,7 @@ def test_single_source_runs_are_equal_parts_of_the_heterogeneous_run(folder: Pat
 
 
 def test_metafile_names_what_exists():
-    """In the layout of OpenMMLab's metafiles: every model has a collection and a config, and downstream ones are models."""
+    """Every model has a collection and a config, and what is downstream of it is a model."""
     index = yaml.safe_load((ROOT / "model-index.yml").read_text())
     for name in index["Import"]:
         content = yaml.safe_load((ROOT / name).read_text())
