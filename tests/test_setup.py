@@ -123,7 +123,9 @@ def build(clone: Path, *command: str) -> None:
 
 
 def expected_in_wheel(clone: Path) -> set[str]:
-    files = [p for kind in ("*.py", "*.safetensors") for p in (clone / "mtadapt").rglob(kind)]
+    files = [
+        p for kind in ("*.py", "*.safetensors", "*.html", "*.css", "*.js") for p in (clone / "mtadapt").rglob(kind)
+    ]
     modules = {str(p.relative_to(clone)) for p in files}
     carried = [p for name in ("tools", "configs") for p in (clone / name).rglob("*") if p.is_file()]
     return modules | {f"mtadapt/.mim/{p.relative_to(clone)}" for p in [*carried, clone / "model-index.yml"]}
