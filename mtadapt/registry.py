@@ -18,7 +18,7 @@ def _child(parent: Registry, *locations: str) -> Registry:
 RUNNERS = _child(root.RUNNERS, "mtadapt.engine")
 RUNNER_CONSTRUCTORS = _child(root.RUNNER_CONSTRUCTORS)
 LOOPS = _child(root.LOOPS)
-HOOKS = _child(root.HOOKS, "mtadapt.engine")
+HOOKS = _child(root.HOOKS, "mtadapt.engine", "mtadapt.zoo")
 STRATEGIES = _child(root.STRATEGIES, "mtadapt.engine")
 DATASETS = _child(root.DATASETS, "mtadapt.datasets")
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, "mtadapt.datasets")

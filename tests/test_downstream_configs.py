@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.models.selfsup.simmim import SimMIMSwinTransformer
 
-from mtadapt.engine import load_backbone
+from mtadapt.zoo import load_backbone
 from tests.command_line import ROOT, last_line, run
 from tests.public_layouts import write_ade20k, write_coco, write_imagenet
 

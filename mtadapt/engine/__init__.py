@@ -1,12 +1,11 @@
 """What runs a model: configs, launchers, hooks."""
 
-from mtadapt.engine.backbone_weights import load_backbone
 from mtadapt.engine.checkpoints import newest_whole_checkpoint
 from mtadapt.engine.config import CfgOptions, build_runner, load_config, prepare_launch
 from mtadapt.engine.hooks import (
     AbsentTaskHook,
-    BackboneWeightsHook,
     CheckpointMatchHook,
+    CostHook,
     ExpertUsageHook,
     MetricTableHook,
     MultiTaskVisualizationHook,
@@ -35,9 +34,9 @@ __all__ = [
     "AbsentTaskHook",
     "AmpGradientSurgeryOptimWrapper",
     "AmpSourceAccumulationOptimWrapper",
-    "BackboneWeightsHook",
     "CfgOptions",
     "CheckpointMatchHook",
+    "CostHook",
     "DDPStrategy",
     "DeepSpeedStrategy",
     "ExpertUsageHook",
@@ -58,7 +57,6 @@ __all__ = [
     "TaskProgressHook",
     "amp_variant",
     "build_runner",
-    "load_backbone",
     "load_config",
     "newest_whole_checkpoint",
     "prepare_launch",

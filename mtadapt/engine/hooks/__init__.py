@@ -1,8 +1,8 @@
 """Hooks."""
 
 from mtadapt.engine.hooks.absent_task_hook import AbsentTaskHook
-from mtadapt.engine.hooks.backbone_weights_hook import BackboneWeightsHook
 from mtadapt.engine.hooks.checkpoint_match_hook import CheckpointMatchHook
+from mtadapt.engine.hooks.cost_hook import CostHook
 from mtadapt.engine.hooks.expert_usage_hook import ExpertUsageHook
 from mtadapt.engine.hooks.metric_table_hook import MetricTableHook
 from mtadapt.engine.hooks.non_finite_hook import NonFiniteHook
@@ -16,8 +16,8 @@ from mtadapt.engine.hooks.visualization_hook import MultiTaskVisualizationHook
 
 __all__ = [
     "AbsentTaskHook",
-    "BackboneWeightsHook",
     "CheckpointMatchHook",
+    "CostHook",
     "ExpertUsageHook",
     "MetricTableHook",
     "MultiTaskVisualizationHook",

@@ -18,9 +18,9 @@ from mmpretrain.models import SwinTransformer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mtadapt.engine import BackboneWeightsHook
 from mtadapt.errors import MTAdaptError
 from mtadapt.registry import HOOKS
+from mtadapt.zoo import BackboneWeightsHook
 from tests import pretraining
 
 ARCH = dict(embed_dims=8, depths=[1, 1], num_heads=[1, 2])
@@ -198,6 +198,7 @@ def test_weights_that_are_spread(checkpoint: Path, strategy: str, loads: bool):
             self.strategy = type(strategy, (), {})()
             self.model = Classifier()
             self._has_loaded = False
+            self._work_dir = str(checkpoint.parent)
 
     hook = BackboneWeightsHook(str(checkpoint))
     if loads:
@@ -215,7 +216,7 @@ def test_a_pre_training_starts_both_of_its_encoders(tmp_path: Path):
     token = model.backbone.mask_token.clone()
     torch.save({f"backbone.{name}": value for name, value in given.items()}, tmp_path / "supervised.pth")
     hook = BackboneWeightsHook(str(tmp_path / "supervised.pth"))
-    hook.before_train(SimpleNamespace(model=model, cfg={}, _has_loaded=False))
+    hook.before_train(SimpleNamespace(model=model, cfg={}, _has_loaded=False, work_dir=tmp_path))
     for name, value in given.items():
         assert torch.equal(model.backbone.state_dict()[name], value)
         assert torch.equal(model.contrastive.key_encoder.backbone.state_dict()[name], value)

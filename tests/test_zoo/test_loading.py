@@ -16,10 +16,10 @@ from mmpretrain.models.selfsup.simmim import SimMIMSwinTransformer
 from mmpretrain.models.utils.attention import WindowMSA
 from torch import Tensor, nn
 
-from mtadapt.engine.backbone_weights import PREFIXES, load_backbone
 from mtadapt.errors import MTAdaptError
 from mtadapt.models import MoESwin
 from mtadapt.registry import MODELS
+from mtadapt.zoo import load_backbone
 from tests.command_line import ROOT
 
 ARCH = dict(embed_dims=8, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8])
@@ -81,9 +81,9 @@ def test_the_three_libraries_compute_the_same(tmp_path: Path, window: int):
         backbone = build(window)
         backbone.eval()
         loaded = load_backbone(backbone, path)
-        assert loaded.unused == ["mask_token"] and loaded.backbone == type(backbone).__name__
+        assert "mask_token" in loaded.unexpected and loaded.backbone == type(backbone).__name__
         assert sorted(loaded.new) == sorted(f"norm{level}.{kind}" for level in range(3) for kind in ("weight", "bias"))
-        assert len(loaded.resized) == (0 if window == 6 else 5)
+        assert len(loaded.reshaped) == (0 if window == 6 else 5)
         outputs.append(backbone(image))
     for output in outputs[1:]:
         for given, expected in zip(output, outputs[0], strict=True):
@@ -118,7 +118,7 @@ def test_another_window_changes_the_tables_alone(tmp_path: Path, build):
     for name, value in backbone.state_dict().items():
         if name in index:
             assert torch.equal(value, index[name])
-        elif name not in loaded.new and name not in loaded.resized:
+        elif name not in loaded.new and name not in loaded.reshaped:
             assert torch.equal(value, state[name]), name
     assert loaded.windows == (6, 7)
 
@@ -127,7 +127,7 @@ def test_what_is_logged(tmp_path: Path):
     path = save(tmp_path / "hvp.pth", pretrained().state_dict())
     loaded = load_backbone(mmdet_swin(), path)
     total = len([name for name in mmdet_swin().state_dict() if not name.endswith("index")])
-    assert loaded.loaded == total - 6
+    assert len(loaded.matched) == total - 6
     assert str(loaded) == (
         f"{path}: {total - 6} of {total} entries of SwinTransformer loaded, 5 (stages.0.blocks.0.attn.w_msa."
         "relative_position_bias_table, ...) of them resized from window 6 to 7; norms of further outputs stay new: "
@@ -135,20 +135,23 @@ def test_what_is_logged(tmp_path: Path):
     )
 
 
+PREFIXES = ("backbone.", "module.backbone.", "", "module.")
+
+
 @pytest.mark.parametrize("prefix", [*PREFIXES, "encoder.body."])
 def test_prefixes(tmp_path: Path, prefix: str):
     state = pretrained(7, out_indices=ALL).state_dict()
     path = save(tmp_path / "hvp.pth", state, prefix)
     backbone = mmdet_swin()
-    loaded = load_backbone(backbone, path, None if prefix in PREFIXES else prefix)
-    assert not loaded.new and not loaded.resized
+    loaded = load_backbone(backbone, path, prefix=None if prefix in PREFIXES else prefix)
+    assert not loaded.new and not loaded.reshaped
     assert all(torch.equal(value, state[name]) for name, value in backbone.state_dict().items())
 
 
 def test_the_momentum_encoder_by_its_prefix(tmp_path: Path):
     state = pretrained(7, out_indices=ALL).state_dict()
     backbone = mmseg_swin()
-    load_backbone(backbone, save(tmp_path / "hvp.pth", state), "contrastive.momentum_backbone.")
+    load_backbone(backbone, save(tmp_path / "hvp.pth", state), prefix="contrastive.momentum_backbone.")
     assert torch.equal(backbone.norm3.weight, state["norm3.weight"] + 1)
 
 
@@ -163,7 +166,7 @@ def test_the_newest_checkpoint_of_a_folder(tmp_path: Path):
 
 def test_masks_of_old_checkpoints_are_left_out(tmp_path: Path):
     state = {**pretrained(7).state_dict(), "stages.2.blocks.1.attn.attn_mask": torch.zeros(1)}
-    assert load_backbone(mmdet_swin(), save(tmp_path / "old.pth", state)).unused == ["mask_token"]
+    assert load_backbone(mmdet_swin(), save(tmp_path / "old.pth", state)).unexpected[0] == "mask_token"
 
 
 @pytest.mark.parametrize("build", [ResNet, mmdet.models.ResNet, mmseg.models.ResNet])
@@ -171,7 +174,7 @@ def test_resnet(tmp_path: Path, build):
     state = random_(ResNet(18)).state_dict()
     backbone = build(18)
     loaded = load_backbone(backbone, save(tmp_path / "r18.pth", state))
-    assert loaded.loaded == len(state) and not loaded.unused
+    assert len(loaded.matched) == len(state) and not loaded.unexpected
     assert all(torch.equal(value, state[name]) for name, value in backbone.state_dict().items())
 
 
@@ -182,7 +185,7 @@ def test_vit_of_another_image_size(tmp_path: Path):
     backbone = VisionTransformer(VIT, img_size=96)
     loaded = load_backbone(backbone, save(tmp_path / "vit.pth", state))
     expected = VisionTransformer.resize_pos_embed(state["pos_embed"], (4, 4), (6, 6), "bicubic", 1)
-    assert torch.equal(backbone.pos_embed, expected) and loaded.unused == ["mask_token"]
+    assert torch.equal(backbone.pos_embed, expected) and "mask_token" in loaded.unexpected
     same = VisionTransformer(VIT, img_size=64)
     load_backbone(same, tmp_path / "vit.pth")
     assert torch.equal(same.pos_embed, state["pos_embed"])
@@ -195,7 +198,7 @@ def test_absolute_position_embedding_of_another_image_size(tmp_path: Path, build
     backbone = build(7, use_abs_pos_embed=True, **sizes)
     loaded = load_backbone(backbone, save(tmp_path / "hvp.pth", state))
     expected = VisionTransformer.resize_pos_embed(state["absolute_pos_embed"], (48, 48), (56, 56), "bicubic", 0)
-    assert loaded.resized == ["absolute_pos_embed"] and torch.equal(backbone.absolute_pos_embed, expected)
+    assert loaded.reshaped == ("absolute_pos_embed",) and torch.equal(backbone.absolute_pos_embed, expected)
     assert "1 (absolute_pos_embed) of them resized; norms" in str(loaded)
 
 
@@ -254,7 +257,7 @@ def test_a_checkpoint_without_output_norms(tmp_path: Path):
 def test_files_that_are_no_checkpoints(tmp_path: Path):
     path = save(tmp_path / "hvp.pth", pretrained().state_dict())
     with pytest.raises(MTAdaptError, match=r"is not there behind 'teacher\.', the file begins with backbone\."):
-        load_backbone(mmdet_swin(), path, "teacher.")
+        load_backbone(mmdet_swin(), path, prefix="teacher.")
     with pytest.raises(MTAdaptError, match=f"^{tmp_path}/none.pth: no such file"):
         load_backbone(mmdet_swin(), tmp_path / "none.pth")
     with pytest.raises(MTAdaptError, match=r"^https://host/swin\.pth: give a file; download the checkpoint first$"):
@@ -276,8 +279,8 @@ def test_the_checkpoint_of_a_pre_training(tmp_path: Path):
     backbone = mmdet.models.SwinTransformer(**config.model.backbone.arch, window_size=7)
     loaded = load_backbone(backbone, tmp_path)
     (window,) = {module.window_size[0] for module in model.backbone.modules() if isinstance(module, WindowMSA)}
-    assert loaded.unused == ["mask_token"] and loaded.windows == (window, 7)
+    assert "mask_token" in loaded.unexpected and loaded.windows == (window, 7)
     given = model.state_dict()
     for name, value in backbone.named_parameters():
-        if name not in loaded.new and name not in loaded.resized:
+        if name not in loaded.new and name not in loaded.reshaped:
             assert torch.equal(value, given[f"backbone.{name}"]), name
