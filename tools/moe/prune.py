@@ -11,9 +11,10 @@ mmseg or mmpretrain run.
 from __future__ import annotations
 
 from mtadapt.engine.model_folder import check_folder, write_model
+from mtadapt.engine.stock_model import stock_model
 from mtadapt.engine.surgery import finish, open_network, surgery_parser
 from mtadapt.errors import MTAdaptError, one_line_errors
-from mtadapt.models.moe.surgery import prune, stock_model
+from mtadapt.models.moe.surgery import prune
 
 
 def main() -> None:

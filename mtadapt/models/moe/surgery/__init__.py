@@ -6,7 +6,6 @@ from mtadapt.models.moe.surgery.configs import CONFIG_FOLDER, Incoming
 from mtadapt.models.moe.surgery.extend import extend
 from mtadapt.models.moe.surgery.layers import ExpertLayer, Experts
 from mtadapt.models.moe.surgery.prune import prune
-from mtadapt.models.moe.surgery.stock import stock_model
 
 __all__ = [
     "CHOICES",
@@ -19,5 +18,4 @@ __all__ = [
     "extend",
     "parse_routes",
     "prune",
-    "stock_model",
 ]

@@ -158,7 +158,7 @@ def keep_tasks(config: Config, tasks: Sequence[str], splits: Sequence[str] = _SP
         loader, evaluator = config.get(f"{split}_dataloader"), config.get(f"{split}_evaluator")
         if loader:
             _keep_data(loader, tasks, f"{split}_dataloader")
-        for metric in _multi_task_metrics(evaluator):
+        for metric in multi_task_metrics(evaluator):
             metric.tasks = {name: each for name, each in metric.tasks.items() if name in tasks}
     checkpoint = (config.get("default_hooks") or {}).get("checkpoint") or {}
     best = checkpoint.get("save_best")
@@ -208,7 +208,7 @@ def rename_task(config: Config, old: str, new: str) -> None:
             source.tasks = {new: kind} if kind else [new]
         if loader and (not _is_mix(loader.dataset) or _named_inside(loader.dataset)):
             raise MTAdaptError(f"--as {new}: the dataset of {split}_dataloader names its tasks itself; leave --as out")
-        for metric in _multi_task_metrics(config.get(f"{split}_evaluator")):
+        for metric in multi_task_metrics(config.get(f"{split}_evaluator")):
             metric.tasks = {new: metric.tasks[old]}
 
 
@@ -234,7 +234,7 @@ def add_validation(config: Config, other: Config, task: str) -> None:
             sources[f"{name}_{task}" if name in sources else name] = source
         merged.dataset = dict(type="mtadapt.HeterogeneousDataset", sources=sources)
         config[setting] = merged
-        mine, old = (_multi_task_metrics(each.get(f"{split}_evaluator")) for each in (config, other))
+        mine, old = (multi_task_metrics(each.get(f"{split}_evaluator")) for each in (config, other))
         if len(mine) != 1 or len(old) != 1:
             raise MTAdaptError(f"{split}_evaluator: both configs need one MultiTaskMetric; write it so")
         metric = copy.deepcopy(old[0])
@@ -308,6 +308,7 @@ def _sources(dataset: ConfigDict, name: str, setting: str) -> dict[str, Any]:
     return {name: dict(tasks=[*_own_tasks(dataset, setting)], dataset=copy.deepcopy(dataset))}
 
 
-def _multi_task_metrics(evaluator: Any) -> list[ConfigDict]:
+def multi_task_metrics(evaluator: Any) -> list[ConfigDict]:
+    """Those of an evaluator, which may be a list."""
     evaluators = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator] if evaluator else []
     return [each for each in evaluators if str(each.get("type")).endswith("MultiTaskMetric")]

@@ -15,8 +15,9 @@ from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 from torch import nn
 
+from mtadapt.engine.stock_model import stock_model
 from mtadapt.errors import MTAdaptError
-from mtadapt.models.moe.surgery import prune, stock_model
+from mtadapt.models.moe.surgery import prune
 from mtadapt.registry import DATASETS, METRICS, MODELS
 from mtadapt.structures import MultiTaskDataSample
 from tests.moe_models import random_state, run_config, write_data
