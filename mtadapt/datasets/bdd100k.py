@@ -50,6 +50,9 @@ class BDD100KDataset(SkippedSamples):
             ``palette``, as models of mmdet and mmseg expect them.
         label_setting: ``full``, ``disjoint_normal`` or ``disjoint_balance``, or a dict with ``name`` and any of
             ``counts`` and ``seed``; see :func:`~mtadapt.datasets.label_settings.apply_label_setting`.
+        label_tasks: the tasks that a disjoint label setting shares out the images among; ``tasks`` by default. A model
+            of one task that is compared with a multi-task model names all tasks of that one, and gets the images that
+            the task has there.
         drop_overlap: leave out train images that are in the val split of either image set. The 10K train images
             overlap the 100K val images.
         on_error: ``raise`` or ``skip``. With ``skip`` an image or a label that cannot be used is replaced by the next
@@ -71,14 +74,20 @@ class BDD100KDataset(SkippedSamples):
         split: str = "train",
         tasks: Sequence[str] = ("det", "sem_seg", "drivable"),
         label_setting: str | Mapping[str, Any] = "full",
+        label_tasks: Sequence[str] | None = None,
         drop_overlap: bool = True,
         on_error: str = "raise",
         **kwargs: Any,
     ) -> None:
         tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
-        unknown = [task for task in tasks if task not in IMAGE_SETS]
+        label_tasks = tasks if label_tasks is None else tuple(label_tasks)
+        unknown = [task for task in dict.fromkeys((*tasks, *label_tasks)) if task not in IMAGE_SETS]
         if unknown or not tasks:
             raise MTAdaptError(f"BDD100KDataset: unknown tasks {unknown}; known: {', '.join(IMAGE_SETS)}")
+        if not set(tasks) <= set(label_tasks):
+            raise MTAdaptError(
+                f"BDD100KDataset: label_tasks={label_tasks} lacks some of tasks={tasks}; name all of them"
+            )
         if split not in SPLITS:
             raise MTAdaptError(f"BDD100KDataset: unknown split {split!r}; known: {', '.join(SPLITS)}")
         self.split = split
@@ -88,25 +97,28 @@ class BDD100KDataset(SkippedSamples):
         check_pipeline(kwargs.get("pipeline", ()), boxes="det" in tasks, maps=set(tasks) != {"det"})
         self.tasks = tasks
         self.label_setting = dict(name=label_setting) if isinstance(label_setting, str) else dict(label_setting)
+        # With all labels every task has its own images anyway, and nothing else has to be read.
+        self._read_tasks = tasks if self.label_setting.get("name") == "full" else label_tasks
         self.drop_overlap = drop_overlap
         self._dropped: Counter[str] = Counter()
         super().__init__(data_root=str(data_root), on_error=on_error, **kwargs)
         if len(tasks) == 1:
             # Where the metrics and visualizers of mmdet and mmseg look, when their own models train on the dataset.
-            self._metainfo = {**METAINFO["tasks"][tasks[0]], **self._metainfo}
+            for key, value in METAINFO["tasks"][tasks[0]].items():
+                self._metainfo.setdefault(key, value)
 
     def load_data_list(self) -> list[dict]:
         """Match images and labels and return one entry an image."""
         images = self._find_images()
-        boxes = self._read_boxes() if "det" in self.tasks and self.split != "test" else {}
+        boxes = self._read_boxes() if "det" in self._read_tasks and self.split != "test" else {}
         masks = {
             task: self._list(f"labels/{task}/masks/{self.split}", ".png", needed_by=task)
-            for task in self.tasks
+            for task in self._read_tasks
             if task != "det" and self.split != "test"
         }
         self._count_unmatched(images, boxes, masks)
         labelled = {
-            stem: tuple(task for task in self.tasks if stem in (boxes if task == "det" else masks.get(task, ())))
+            stem: tuple(task for task in self._read_tasks if stem in (boxes if task == "det" else masks.get(task, ())))
             for stem in images
         }
         if self.split != "test":
@@ -139,8 +151,8 @@ class BDD100KDataset(SkippedSamples):
     def _find_images(self) -> dict[str, str]:
         """Stem to image path over the image sets of the tasks; the 100K copy wins where both have a stem."""
         images: dict[str, str] = {}
-        for image_set in sorted({IMAGE_SETS[task] for task in self.tasks}):
-            needed_by = " and ".join(task for task in self.tasks if IMAGE_SETS[task] == image_set)
+        for image_set in sorted({IMAGE_SETS[task] for task in self._read_tasks}):
+            needed_by = " and ".join(task for task in self._read_tasks if IMAGE_SETS[task] == image_set)
             for stem, path in self._list(f"images/{image_set}/{self.split}", ".jpg", needed_by).items():
                 images.setdefault(stem, path)
         return images
@@ -195,6 +207,8 @@ class BDD100KDataset(SkippedSamples):
             raise MTAdaptError(
                 f"BDD100KDataset: label_setting={self.label_setting} needs 'name', takes 'counts' and 'seed' ({error})"
             ) from error
+        selected = {stem: tuple(task for task in tasks if task in self.tasks) for stem, tasks in selected.items()}
+        selected = {stem: tasks for stem, tasks in selected.items() if tasks}
         if not selected:
             raise MTAdaptError(f"{self.data_root}: no {self.split} image has labels of {self.tasks}; check the stems")
         return selected

@@ -24,7 +24,15 @@ test_pipeline = [
         meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "instances"),
     ),
 ]
-train_dataloader = dict(dataset=dict(type="mtadapt.BDD100KDataset", tasks=tasks, pipeline=train_pipeline))
+train_dataloader = dict(
+    dataset=dict(
+        type="mtadapt.BDD100KDataset",
+        tasks=tasks,
+        # Whose images a disjoint label setting shares out.
+        label_tasks=("det", "sem_seg", "drivable"),
+        pipeline=train_pipeline,
+    )
+)
 val_dataloader = dict(dataset=dict(type="mtadapt.BDD100KDataset", tasks=tasks, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(_delete_=True, type="mmdet.CocoMetric", prefix="det", metric="bbox", proposal_nums=(1, 10, 100))

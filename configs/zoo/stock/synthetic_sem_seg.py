@@ -17,7 +17,15 @@ test_pipeline = [
     dict(type="mtadapt.LoadMultiTaskAnnotations"),
     dict(type="mmseg.PackSegInputs"),
 ]
-train_dataloader = dict(dataset=dict(type="mtadapt.BDD100KDataset", tasks=tasks, pipeline=train_pipeline))
+train_dataloader = dict(
+    dataset=dict(
+        type="mtadapt.BDD100KDataset",
+        tasks=tasks,
+        # Whose images a disjoint label setting shares out.
+        label_tasks=("det", "sem_seg", "drivable"),
+        pipeline=train_pipeline,
+    )
+)
 val_dataloader = dict(dataset=dict(type="mtadapt.BDD100KDataset", tasks=tasks, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(_delete_=True, type="mmseg.IoUMetric", prefix="sem_seg", iou_metrics=["mIoU"])
