@@ -13,9 +13,12 @@ import sys
 from pathlib import Path
 
 from mtadapt.errors import MTAdaptError, one_line_errors
-from mtadapt.zoo.benchmark import Cell, Grid, Launch, check, read_zoo, run_locally
+from mtadapt.zoo.benchmark import Cell, Grid, Launch, Plan, check, collect, read_zoo, run_locally
 from mtadapt.zoo.benchmark.processes import LOG
+from mtadapt.zoo.report import write_report
 
+#: Folder of the report, below that of the runs.
+REPORT = "report"
 TRAIN = Path(__file__).with_name("train.py")
 
 
@@ -30,6 +33,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="checkpoints, paradigms or single tasks to run alone")
     parser.add_argument("--retries", type=int, default=1, help="how often a run that fails is started again")
     parser.add_argument("--trust-checkpoint", action="store_true", help="let checkpoints run the code that they hold")
+    parser.add_argument("--dry-run", action="store_true", help="show the cells and their estimated cost, run nothing")
+    parser.add_argument("--report", action="store_true", help="only write the report of what is finished or failed")
+    parser.add_argument("--collect", type=Path, metavar="FOLDER", help="only copy the results of finished cells there")
     return parser.parse_args()
 
 
@@ -60,18 +66,34 @@ def _words(cell: Cell) -> list[str]:
     return [cell.checkpoint.name, cell.training.name, cell.name]
 
 
+def report(grid: Grid) -> None:
+    """Write the report of all results."""
+    for path in write_report(grid.root, grid.root / REPORT):
+        print(path)
+
+
 def main() -> int:
     """Run the benchmark; return 1 if a run has failed."""
     args = parse_args()
     grid = Grid(read_zoo(args.zoo), args.work_dir, args.trust_checkpoint)
     cells = chosen(grid, args.only)
-    check(grid)
+    if args.collect:
+        print(f"{collect(grid, cells, args.collect)} finished cells in {args.collect}")
+    if args.report:
+        report(grid)
+    if args.report or args.collect:
+        return 0
+    left_out = check(grid, download=not args.dry_run)
+    if args.dry_run:
+        print("\n".join([*left_out, Plan(grid, cells, args.gpus).table()]))
+        return 0
     launch = Launch(TRAIN, args.gpus if args.launcher == "pytorch" else 0, args.retries)
     outcomes = run_locally(grid, cells, launch, args.jobs)
     failed = {cell: result for cell, result in outcomes.items() if result and result.status == "failed"}
     for cell, result in failed.items():
         print(f"FAILED {cell.name}: {result.error} ({grid.folder(cell) / LOG})")
     print(f"{len(failed)} of {len(outcomes)} cells failed; results in {grid.root}")
+    report(grid)
     return int(bool(failed))
 
 

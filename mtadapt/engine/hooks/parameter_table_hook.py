@@ -59,9 +59,8 @@ class ParameterTableHook(Hook):
             runner.logger.info(f"{title}\n{parameter_table(model)}")
             return
         try:
-            image = _first_image(data_batch)
-            size = f"{image['inputs'][0].shape[-1]}x{image['inputs'][0].shape[-2]}"
-            flops = count_flops(model, lambda: _predict(model, image))
+            flops = blank_image_flops(model, data_batch)
+            size = f"{data_batch['inputs'][0].shape[-1]}x{data_batch['inputs'][0].shape[-2]}"
             title = f"Parameters, and computation for an image of {size}"
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -93,6 +92,20 @@ def parameter_table(model: nn.Module, flops: dict[str, int] | None = None) -> st
     everything = None if flops is None else sum(flops.values())
     table.add_row(_row("total", sum(total.values()), sum(trainable.values()), everything))
     return table.get_string()
+
+
+def blank_image_flops(model: nn.Module, data_batch: Any) -> dict[str, int]:
+    """Count the FLOPs of the prediction for a blank image of the size of the batch's first one.
+
+    Args:
+        model: the model, not wrapped.
+        data_batch: as the data loader gives it.
+
+    Returns:
+        As :func:`count_flops`.
+    """
+    image = _first_image(data_batch)
+    return count_flops(model, lambda: _predict(model, image))
 
 
 def count_flops(model: nn.Module, forward: Callable[[], Any]) -> dict[str, int]:

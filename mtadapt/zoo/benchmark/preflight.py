@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from torch import nn
 
@@ -19,6 +21,7 @@ from mtadapt.registry import MODELS
 from mtadapt.zoo.benchmark.cell import known_result
 from mtadapt.zoo.benchmark.grid import Cell, Grid
 from mtadapt.zoo.files import cached_path, fetch
+from mtadapt.zoo.load_report import LoadReport
 from mtadapt.zoo.loading import MIN_MATCH, load_backbone
 
 
@@ -57,9 +60,24 @@ def check(grid: Grid, download: bool = True) -> list[str]:
         key = (cell.checkpoint.name, json.dumps(config.model.backbone.to_dict(), sort_keys=True, default=repr))
         if key not in loaded:
             loaded.add(key)
-            _check_loading(grid, cell, config)
+            with quiet():
+                report = _check_loading(grid, cell, config)
+            if report is not None:
+                print(f"{cell.checkpoint.name}: {report}", flush=True)
         _check_known(grid, cell, hashes.get(source or ""))
     return [*left_out]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what data sets and models log while they are only looked at off the terminal; warnings stay."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager
@@ -82,14 +100,14 @@ def _check_pretraining(cell: Cell, config: Config) -> None:
             raise MTAdaptError(f"{cell.training.where}: {cell.training.config} has no {key}; it cannot be trained")
 
 
-def _check_loading(grid: Grid, cell: Cell, config: Config) -> None:
-    """Load the checkpoint into the backbone, as the run will."""
+def _check_loading(grid: Grid, cell: Cell, config: Config) -> LoadReport | None:
+    """Load the checkpoint into the backbone, as the run will; its report, where there is a file."""
     checkpoint = cell.checkpoint
     backbone = _build(cell, config, f"{cell.training.where} and {checkpoint.where}")
     min_match = MIN_MATCH if checkpoint.min_match is None else checkpoint.min_match
     if checkpoint.source is not None:
         with _at(checkpoint.where):
-            load_backbone(
+            return load_backbone(
                 path_or_url=checkpoint.source,
                 backbone=backbone,
                 prefix=checkpoint.prefix,
@@ -97,13 +115,14 @@ def _check_loading(grid: Grid, cell: Cell, config: Config) -> None:
                 sha256=checkpoint.sha256,
                 trust_checkpoint=grid.trust_checkpoint,
             )
-    elif cell.needs is not None:
+    if cell.needs is not None:
         pretrained = _build(cell.needs, grid.config(cell.needs), cell.needs.training.where)
         state = {f"backbone.{name}": value for name, value in pretrained.state_dict().items()}
         with tempfile.TemporaryDirectory() as folder, _at(checkpoint.where):
             path = Path(folder, f"{checkpoint.name}.pth")
             torch.save(dict(state_dict=state), path)
             load_backbone(path_or_url=path, backbone=backbone, prefix=checkpoint.prefix, min_match=min_match)
+    return None
 
 
 def _build(cell: Cell, config: Config, where: str) -> nn.Module:

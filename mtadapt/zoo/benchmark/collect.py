@@ -1,0 +1,50 @@
+"""Copy what finished runs leave behind into a folder that can be published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mtadapt.errors import MTAdaptError
+from mtadapt.evaluation.scalars import scalar_logs
+from mtadapt.zoo.benchmark.cell import CONFIG, known_result
+from mtadapt.zoo.benchmark.grid import Cell, Grid
+
+_SCALARS = "scalars.json"
+
+
+def collect(grid: Grid, cells: Sequence[Cell], target: Path) -> int:
+    """Copy result, config and scalars of every finished cell, with the folders that they have in the work directory.
+
+    The scalars of all starts and stages of a run are one file, which is its log there. Folders of this machine are
+    taken out of the configs.
+
+    Args:
+        grid: the benchmark.
+        cells: of it.
+        target: folder to copy to.
+
+    Returns:
+        Number of finished cells.
+
+    Raises:
+        MTAdaptError: when no cell is finished.
+    """
+    results = {cell: result for cell in cells if (result := known_result(grid, cell)) is not None}
+    finished = {cell: result for cell, result in results.items() if result.status == "finished"}
+    if not finished:
+        raise MTAdaptError(f"{grid.root}: no cell is finished; run tools/benchmark_pretrained.py first")
+    for cell, result in finished.items():
+        folder, copy = grid.folder(cell), target / cell.name
+        copy.mkdir(parents=True, exist_ok=True)
+        (copy / _SCALARS).write_text("".join(log.read_text() for log in scalar_logs(folder)))
+        (copy / CONFIG).write_text(_published(grid, (folder / CONFIG).read_text()))
+        replace(result, log=_SCALARS).write(copy)
+    return len(finished)
+
+
+def _published(grid: Grid, text: str) -> str:
+    """A config as it would be with the work directory that the zoo file names, seen from the working directory."""
+    text = text.replace(f"'{grid.root}/", f"'{grid.zoo.work_dir}/")
+    return text.replace(f"'{Path.cwd()}/", "'")
