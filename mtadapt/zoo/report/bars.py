@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mtadapt.zoo.report.benchmark import Benchmark
 from mtadapt.zoo.report.metrics import Metric
 from mtadapt.zoo.report.statistics import Summary
-from mtadapt.zoo.report.table import SINGLE_TASK, Row, Table
+from mtadapt.zoo.report.table import Row, Table
 
 #: Ours: about as many steps on an axis.
-STEPS = 5
+STEPS = 4
+#: Colours of the page.
+COLOURS = 8
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,9 @@ def charts(table: Table) -> list[Chart]:
     return found
 
 
-def colours(table: Table) -> dict[str, int]:
-    """Number of the colour of each paradigm; the same in all charts of a table."""
-    names = [name for name in table.paradigms if name != SINGLE_TASK]
-    return {name: place % 8 for place, name in enumerate(names)}
+def colours(benchmark: Benchmark) -> dict[str, int]:
+    """Number of the colour of each paradigm; the same in all tables of a benchmark."""
+    return {name: place % COLOURS for place, name in enumerate(benchmark.paradigms)}
 
 
 def axis(end: float) -> tuple[float, ...]:

@@ -43,6 +43,21 @@ class Benchmark:
         return tuple(cell for cell in self.cells if not cell.finished)
 
     @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """Names of the checkpoints."""
+        return tuple(dict.fromkeys(name for table in self.tables for name in table.checkpoints))
+
+    @property
+    def paradigms(self) -> tuple[str, ...]:
+        """Names of the paradigms that train all tasks together."""
+        return tuple(dict.fromkeys(row.paradigm for table in self.tables for row in table.rows if not row.single_task))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the transfers."""
+        return tuple(sorted({cell.result.seed for cell in self.cells if cell.result.kind != "pretrain"}))
+
+    @property
     def hours(self) -> float:
         """Device hours of all runs together, also of those that failed and of those that made checkpoints."""
         return sum(cell.result.device_hours for cell in self.cells)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from mtadapt.zoo.report.metrics import Metric
@@ -30,9 +30,13 @@ class Comparison:
 
 
 def against_reference(table: Table) -> list[Comparison]:
-    """Every checkpoint against the reference, under the same paradigm."""
-    pairs = [(row, table.row(table.reference, row.paradigm)) for row in table.rows if row.checkpoint != table.reference]
-    return _compare(pairs, table.metrics)
+    """Every checkpoint against the reference, under the same paradigm that trains all tasks together."""
+    return _compare_with_reference(table, [row for row in table.rows if not row.single_task])
+
+
+def single_against_reference(table: Table) -> list[Comparison]:
+    """The single-task baselines of every checkpoint against those of the reference."""
+    return _compare_with_reference(table, [row for row in table.rows if row.single_task])
 
 
 def against_finetune(table: Table) -> list[Comparison]:
@@ -41,14 +45,17 @@ def against_finetune(table: Table) -> list[Comparison]:
     return _compare([(row, table.row(row.checkpoint, FINETUNE)) for row in others], table.metrics)
 
 
-def _compare(pairs: Iterable[tuple[Row, Row | None]], metrics: Iterable[Metric]) -> list[Comparison]:
-    metrics = list(metrics)
+def _compare_with_reference(table: Table, rows: Iterable[Row]) -> list[Comparison]:
+    others = [row for row in rows if row.checkpoint != table.reference]
+    return _compare([(row, table.row(table.reference, row.paradigm)) for row in others], table.metrics)
+
+
+def _compare(pairs: Sequence[tuple[Row, Row | None]], metrics: Iterable[Metric]) -> list[Comparison]:
     found = [
         Comparison(row, other, metric, paired_test(row.values[metric.task].values, other.values[metric.task].values))
-        for row, other in pairs
-        if other is not None
         for metric in metrics
-        if row.values[metric.task].count and other.values[metric.task].count
+        for row, other in pairs
+        if other is not None and row.values[metric.task].count and other.values[metric.task].count
     ]
     corrected = holm([each.test.p for each in found])
     return [replace(each, corrected=p) for each, p in zip(found, corrected, strict=True)]

@@ -6,9 +6,10 @@ from __future__ import annotations
 EXPLANATION = (
     (
         "Numbers",
-        "Mean ± standard deviation over the seeds (n - 1 below); n is named where seeds are missing. AP, mIoU and "
-        "accuracies are in percent, of the last validation of each run. Runs under another protocol or label setting "
-        "stand in another table, because their numbers do not compare.",
+        "Mean ± standard deviation over the seeds (n - 1 below). AP, mIoU and accuracies are in percent, of "
+        "the last validation of each run. The highest mean of a column is marked on the page; that alone does not show it "
+        "to be higher than the next. Runs under another protocol or label setting stand in another table, because their "
+        "numbers do not compare.",
     ),
     (
         "Multi-task delta",

@@ -11,11 +11,11 @@ from markupsafe import Markup
 from mtadapt.zoo.report import wording
 from mtadapt.zoo.report.bars import charts, colours
 from mtadapt.zoo.report.benchmark import Benchmark
-from mtadapt.zoo.report.comparisons import Comparison, against_finetune, against_reference
+from mtadapt.zoo.report.comparisons import Comparison, against_finetune, against_reference, single_against_reference
 from mtadapt.zoo.report.explanation import EXPLANATION
 from mtadapt.zoo.report.table import FINETUNE, SINGLE_TASK, Row, Table
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).with_name("page")
 
 
 def html_report(benchmarks: Sequence[Benchmark], out: Path) -> str:
@@ -52,6 +52,7 @@ def html_report(benchmarks: Sequence[Benchmark], out: Path) -> str:
         "reach": reach,
         "best": best,
         "notes": notes,
+        "filters": filters,
         "link": lambda cell, name: wording.link(cell.path, getattr(cell.result, name), out),
         "nothing": wording.NOTHING,
         "finetune": FINETUNE,
@@ -69,11 +70,12 @@ def breakable(name: str) -> Markup:
     return text
 
 
-def comparisons(table: Table) -> list[tuple[str, str, list[Comparison]]]:
-    """The lists of comparisons of a table that are not empty, each with its title and what is compared in it."""
+def comparisons(table: Table) -> list[tuple[str, str, list[Comparison], bool]]:
+    """The lists of a table that are not empty, with title, what is compared, and whether it is unfolded."""
     found = [
-        (f"Against the checkpoint “{table.reference}”", "under the same paradigm", against_reference(table)),
-        (f"Against the paradigm “{FINETUNE}”", "from the same checkpoint", against_finetune(table)),
+        (f"Against the checkpoint “{table.reference}”", "under the same paradigm", against_reference(table), True),
+        (f"Against the paradigm “{FINETUNE}”", "from the same checkpoint", against_finetune(table), True),
+        (f"Single-task networks against “{table.reference}”", "for each task", single_against_reference(table), False),
     ]
     return [each for each in found if each[2]]
 
@@ -83,6 +85,17 @@ def reach(found: Sequence[Comparison], key: str) -> float:
     tests = [each.test for each in found if each.metric.key == key]
     ends = [abs(value) for test in tests for value in (test.mean, test.low, test.high) if value is not None]
     return max(ends, default=0.0) or 1.0
+
+
+def filters(benchmarks: Sequence[Benchmark]) -> list[tuple[str, str, list[str]]]:
+    """What rows can be chosen by, where there is a choice: attribute, title and names."""
+    tables = [table for benchmark in benchmarks for table in benchmark.tables]
+    found = [
+        ("setting", "Label setting", [table.label_setting for table in tables]),
+        ("paradigm", "Paradigm", [name for table in tables for name in table.paradigms]),
+        ("checkpoint", "Checkpoint", [name for table in tables for name in table.checkpoints]),
+    ]
+    return [(key, title, unique) for key, title, names in found if len(unique := list(dict.fromkeys(names))) > 1]
 
 
 def best(table: Table) -> dict[str, float]:

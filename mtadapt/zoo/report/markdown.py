@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mtadapt.zoo.report import wording
 from mtadapt.zoo.report.benchmark import Benchmark
-from mtadapt.zoo.report.comparisons import Comparison, against_finetune, against_reference
+from mtadapt.zoo.report.comparisons import Comparison, against_finetune, against_reference, single_against_reference
 from mtadapt.zoo.report.explanation import EXPLANATION
 from mtadapt.zoo.report.table import Table
 
@@ -28,6 +28,9 @@ def markdown_report(benchmarks: Sequence[Benchmark], out: Path) -> str:
             blocks += [f"## Label setting {_text(table.label_setting)}", *_results(table)]
             blocks += _comparisons(f"Against the checkpoint {_text(table.reference)}", against_reference(table))
             blocks += _comparisons("Against finetune", against_finetune(table))
+            blocks += _comparisons(
+                f"Single-task networks against {_text(table.reference)}", single_against_reference(table)
+            )
             blocks += ["### Cost", _cost(table)]
         if benchmark.pretraining:
             blocks += ["## Trainings that made checkpoints", _pretraining(benchmark)]
@@ -103,12 +106,12 @@ def _results(table: Table) -> list[str]:
 def _comparisons(title: str, comparisons: Sequence[Comparison]) -> list[str]:
     if not comparisons:
         return []
-    head = ["checkpoint", "paradigm", "task", "difference", "95 % interval", "p", "p (Holm)", "seeds"]
+    head = ["task", "checkpoint", "paradigm", "difference", "95 % interval", "p", "p (Holm)", "seeds"]
     rows = [
         [
+            _text(each.metric.heading),
             _text(each.row.checkpoint),
             _text(each.row.paradigm),
-            _text(each.metric.heading),
             wording.number(each.test.mean, sign=True),
             wording.interval(each.test),
             wording.p_value(each.test.p),
@@ -124,8 +127,6 @@ def _cost(table: Table) -> str:
     head = ["checkpoint", "paradigm", "networks", "parameters", "trainable", "hours a seed", "all hours", "device"]
     rows = []
     for row in table.rows:
-        spent = sum(cell.result.device_hours for cell in row.cells)
-        devices = sorted({f"{cell.result.devices} x {cell.result.device}" for cell in row.cells if cell.finished})
         rows.append(
             [
                 _text(row.checkpoint),
@@ -134,8 +135,8 @@ def _cost(table: Table) -> str:
                 wording.count(row.parameters),
                 _text(wording.stages(row.trainable)),
                 wording.hours(row.hours.mean),
-                wording.hours(spent),
-                _text(", ".join(devices)) or wording.NOTHING,
+                wording.hours(row.spent),
+                _text(", ".join(row.devices)) or wording.NOTHING,
             ]
         )
     return _table(head, [*head[2:4], *head[5:7]], rows)

@@ -66,6 +66,16 @@ class Row:
         return self._over_seeds(lambda result: result.device_hours)
 
     @property
+    def spent(self) -> float:
+        """Device hours of all runs, also of those that failed."""
+        return sum(cell.result.device_hours for cell in self.cells)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Number and name of the devices of the runs."""
+        return tuple(sorted({f"{cell.result.devices} x {cell.result.device}" for cell in self.cells if cell.finished}))
+
+    @property
     def parameters(self) -> int:
         """Of the model; of all networks together in the baselines. 0 without a finished run."""
         return sum(cells[0].result.parameters for cells in self._finished_by_name().values())

@@ -39,7 +39,7 @@ def hours(value: float | None) -> str:
         return NOTHING
     if value >= 10:
         return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
-    return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
+    return f"{value:.2f}" if value >= 1 else f"{value:#.3g}"
 
 
 def count(value: int) -> str:
