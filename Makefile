@@ -48,7 +48,7 @@ MOE_ADDED_OPTIONS ?= $(if $(DEMO_SHORT),--train-options train_cfg.max_iters=4 tr
 	$(foreach loader,train val test,$(loader)_dataloader.dataset.sources.scenes.dataset.data_root=$(DEMO_DATA)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-het demo-moe demo-hvp test test-slow lint types clean
+.PHONY: help setup demo demo-het demo-moe demo-hvp demo-zoo test test-slow lint types clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -81,6 +81,11 @@ demo-hvp: setup  ## pre-train a backbone with labels, masked images and contrast
 	$(BIN)/python tools/dataset_converters/synthetic_bdd100k.py $(DEMO_DATA) --train $(DEMO_TRAIN) --val $(DEMO_VAL) --size 320x192 --seed 0
 	$(BIN)/python tools/train.py $(HVP_CONFIG) --work-dir $(HVP_WORK_DIR) $(HVP_OPTIONS)
 	@echo "What the decoder makes of masked images: $(HVP_WORK_DIR)/reconstructions"
+
+demo-zoo: setup  ## compare pretrained checkpoints on three tasks, write the report
+	$(BIN)/python tools/dataset_converters/synthetic_bdd100k.py data/synthetic --train 200 --val 40 --size 320x192 --seed 0
+	$(BIN)/python tools/benchmark_pretrained.py configs/zoo/demo.yaml --jobs 2
+	@echo "Report: work_dirs/zoo_demo/report/report.html"
 
 test: setup  ## install, run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'not slow' -n $(TEST_JOBS) --dist loadscope $(PYTEST_ARGS) tests

@@ -252,6 +252,7 @@ def test_make_help_lists_the_commands(clone: Path) -> None:
         "demo-het",
         "demo-moe",
         "demo-hvp",
+        "demo-zoo",
         "test",
         "test-slow",
         "lint",
