@@ -6,9 +6,9 @@ from __future__ import annotations
 EXPLANATION = (
     (
         "Numbers",
-        "Mean ± standard deviation over the seeds (n - 1 below). AP, mIoU and accuracies are in percent, of "
-        "the last validation of each run. The highest mean of a column is marked on the page; that alone does not show it "
-        "to be higher than the next. Runs under another protocol or label setting stand in another table, because their "
+        "Mean ± standard deviation over the seeds (n - 1 below). AP, mIoU and accuracies are in percent, of the last "
+        "validation of each run. The highest mean of a column is marked on the page; that alone does not show it to be "
+        "higher than the next. Runs under another protocol or label setting stand in another table, because their "
         "numbers do not compare.",
     ),
     (

@@ -8,12 +8,13 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from mtadapt.zoo.load_report import percent
 from mtadapt.zoo.report import wording
 from mtadapt.zoo.report.bars import charts, colours
 from mtadapt.zoo.report.benchmark import Benchmark
 from mtadapt.zoo.report.comparisons import Comparison, against_finetune, against_reference, single_against_reference
 from mtadapt.zoo.report.explanation import EXPLANATION
-from mtadapt.zoo.report.table import FINETUNE, SINGLE_TASK, Row, Table
+from mtadapt.zoo.report.table import FINETUNE, SINGLE_TASK, Table
 
 FOLDER = Path(__file__).with_name("page")
 
@@ -38,7 +39,7 @@ def html_report(benchmarks: Sequence[Benchmark], out: Path) -> str:
         "hours": wording.hours,
         "parameters": wording.count,
         "stages": wording.stages,
-        "percent": wording.percent,
+        "percent": percent,
         "p": wording.p_value,
         "interval": wording.interval,
         "breakable": breakable,
@@ -51,7 +52,6 @@ def html_report(benchmarks: Sequence[Benchmark], out: Path) -> str:
         "comparisons": comparisons,
         "reach": reach,
         "best": best,
-        "notes": notes,
         "filters": filters,
         "link": lambda cell, name: wording.link(cell.path, getattr(cell.result, name), out),
         "nothing": wording.NOTHING,
@@ -106,8 +106,3 @@ def best(table: Table) -> dict[str, float]:
         if len(means) > 1:
             found[metric.task] = max(means)
     return found
-
-
-def notes(table: Table) -> list[tuple[Row, str]]:
-    """What is missing, row by row."""
-    return [(row, note) for row in table.rows for note in (*row.notes, *row.delta.notes)]

@@ -16,7 +16,7 @@ class Loading:
     Args:
         checkpoint: its name.
         source: the paper or the page that the zoo file names.
-        weights: the report of the loading; None for random weights.
+        weights: the report of the loading, as :meth:`mtadapt.zoo.LoadReport.as_dict` gives it; None for random weights.
         cells: the runs.
         note: what is suspicious; empty where nothing is.
     """
@@ -34,13 +34,8 @@ class Loading:
         return None if share is None else float(share)
 
     def count(self, name: str) -> int | None:
-        """How many entries were ``matched``, ``missing``, ``unexpected`` or ``reshaped``; None where it is not told."""
-        value = (self.weights or {}).get(name)
-        if isinstance(value, Mapping):
-            value = value.get("count")
-        if isinstance(value, list | tuple):
-            return len(value)
-        return value if isinstance(value, int) else None
+        """How many entries were ``matched``, ``missing``, ``unexpected`` or ``reshaped``; None for random weights."""
+        return (self.weights or {}).get(name)
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mtadapt.zoo.load_report import percent
 from mtadapt.zoo.report import wording
 from mtadapt.zoo.report.benchmark import Benchmark
 from mtadapt.zoo.report.comparisons import Comparison, against_finetune, against_reference, single_against_reference
@@ -83,12 +84,9 @@ def _results(table: Table) -> list[str]:
     if any(row.delta_reference.summary.count for row in table.rows):
         deltas.append(f"Δ against {_text(table.reference)}")
     tail = ["device hours", "trainable"]
-    rows, notes = [], []
+    rows = []
     for row in table.rows:
-        marks = ""
-        for note in [*row.notes, *row.delta.notes]:
-            notes.append(f"{_text(row.checkpoint)}, {_text(row.paradigm)}: {_text(note)}")
-            marks += f" [{len(notes)}]"
+        marks = "".join(f" [{place}]" for place, (owner, _) in enumerate(table.notes, 1) if owner is row)
         shown = [wording.spread(row.values[metric.task], len(table.seeds)) for metric in table.metrics]
         delta = [
             wording.spread(each.summary, len(table.seeds), sign=True)
@@ -98,9 +96,13 @@ def _results(table: Table) -> list[str]:
         rows.append([_text(row.checkpoint), _text(row.paradigm) + marks, *shown, *delta, str(len(row.seeds)), *cost])
     head = ["checkpoint", "paradigm", *numbers, *deltas, "seeds", *tail]
     blocks = [_table(head, {*numbers, *deltas, "seeds", *tail}, rows)]
-    if notes:
-        blocks.append("\n".join(f"{place}. {note}" for place, note in enumerate(notes, 1)))
-    return blocks
+    if table.remark:
+        blocks.append(table.remark)
+    lines = [
+        f"{place}. {_text(row.checkpoint)}, {_text(row.paradigm)}: {_text(note)}"
+        for place, (row, note) in enumerate(table.notes, 1)
+    ]
+    return [*blocks, "\n".join(lines)] if lines else blocks
 
 
 def _comparisons(title: str, comparisons: Sequence[Comparison]) -> list[str]:
@@ -159,16 +161,29 @@ def _pretraining(benchmark: Benchmark) -> str:
 
 
 def _loadings(benchmark: Benchmark) -> list[str]:
-    head = ["checkpoint", "loaded", "format", "entries", "missing", "SHA-256", "seeds", "source"]
+    head = [
+        "checkpoint",
+        "loaded",
+        "format",
+        "backbone",
+        "matched",
+        "missing",
+        "reshaped",
+        "unused",
+        "SHA-256",
+        "seeds",
+        "source",
+    ]
     rows, notes = [], []
     for each in benchmark.loadings:
         weights = each.weights or {}
-        counts = [each.count(name) for name in ("matched", "missing")]
+        counts = [each.count(name) for name in ("matched", "missing", "reshaped", "unexpected")]
         rows.append(
             [
                 _text(each.checkpoint),
-                wording.percent(each.share) if each.weights else "nothing",
+                percent(each.share) if each.share is not None else "nothing",
                 _text(str(weights.get("format", "random weights"))),
+                _text(str(weights.get("backbone", wording.NOTHING))),
                 *(wording.NOTHING if count is None else str(count) for count in counts),
                 _text(str(weights.get("sha256") or wording.NOTHING)[:8]),
                 ", ".join(str(seed) for seed in each.seeds),
@@ -179,7 +194,10 @@ def _loadings(benchmark: Benchmark) -> list[str]:
             notes.append(f"- **{_text(each.checkpoint)}: {each.note}.**")
     if not rows:
         return ["No run has finished."]
-    return [_table(head, ["loaded", "entries", "missing"], rows), *(["\n".join(notes)] if notes else [])]
+    return [
+        _table(head, ["loaded", "matched", "missing", "reshaped", "unused"], rows),
+        *(["\n".join(notes)] if notes else []),
+    ]
 
 
 def _runs(benchmark: Benchmark, out: Path) -> str:

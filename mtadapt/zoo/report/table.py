@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +140,17 @@ class Table:
         return next((row for row in self.rows if (row.checkpoint, row.paradigm) == (checkpoint, paradigm)), None)
 
     @property
+    def notes(self) -> list[tuple[Row, str]]:
+        """What is missing, row by row."""
+        return [(row, note) for row in self.rows for note in (*row.notes, *row.delta.notes)]
+
+    @property
+    def remark(self) -> str:
+        """What is missing in the whole table; empty where nothing is."""
+        alone = any(row.single_task for row in self.rows)
+        return "" if alone else "The benchmark has no single-task runs for this label setting: no multi-task delta."
+
+    @property
     def paradigms(self) -> tuple[str, ...]:
         """The names of the paradigms, in the order of the rows."""
         return tuple(sorted({row.paradigm for row in self.rows}, key=_paradigm_order))
@@ -185,6 +197,7 @@ def build_table(label_setting: str, cells: Sequence[Cell], reference: str, seeds
     checkpoints = sorted({cell.result.checkpoint for cell in cells}, key=lambda name: (name != reference, name))
     multi = sorted({c.result.paradigm for c in cells if c.result.kind == "multi_task"}, key=_paradigm_order)
     single = sorted({c.result.paradigm for c in cells if c.result.kind == "single_task"})
+    tasks = {name: {task for c in cells if c.result.paradigm == name for task in c.result.tasks} for name in multi}
     baselines = {name: _baselines(runs, name, metrics) for name in checkpoints}
     rows = []
     for checkpoint in checkpoints:
@@ -195,14 +208,20 @@ def build_table(label_setting: str, cells: Sequence[Cell], reference: str, seeds
             notes = tuple(
                 f"{task}: {note}"
                 for task in single
-                for note in _missing(runs.get(("single_task", task, checkpoint), ()), seeds, metrics)
+                for note in _missing(
+                    runs.get(("single_task", task, checkpoint), ()), seeds, [m for m in metrics if m.task == task]
+                )
             )
             rows.append(Row(checkpoint, SINGLE_TASK, True, own, values, nothing, nothing, notes))
         for paradigm in multi:
+            trained = [metric for metric in metrics if metric.task in tasks[paradigm]]
             own = tuple(runs.get(("multi_task", paradigm, checkpoint), ()))
             values = {metric.task: _summary(own, metric) for metric in metrics}
-            delta, common = (_delta(own, metrics, baselines.get(name), name) for name in (checkpoint, reference))
-            rows.append(Row(checkpoint, paradigm, False, own, values, delta, common, _missing(own, seeds, metrics)))
+            delta, common = (
+                _delta(own, trained, baselines[name], name) if single and name in baselines else Delta(Summary())
+                for name in (checkpoint, reference)
+            )
+            rows.append(Row(checkpoint, paradigm, False, own, values, delta, common, _missing(own, seeds, trained)))
     return Table(label_setting, metrics, tuple(rows), reference if reference in checkpoints else "", seeds)
 
 
@@ -242,7 +261,7 @@ def _baselines(
 
 
 def _missing(cells: Sequence[Cell], seeds: Iterable[int], metrics: Iterable[Metric]) -> tuple[str, ...]:
-    """What a row lacks: seeds without a run, runs that failed, runs that did not report the number of a task."""
+    """What a row lacks: seeds without a run, runs that failed, runs that did not report one of the metrics."""
     notes = []
     by_seed = {cell.result.seed: cell for cell in cells}
     absent = [str(seed) for seed in seeds if seed not in by_seed]
@@ -252,16 +271,14 @@ def _missing(cells: Sequence[Cell], seeds: Iterable[int], metrics: Iterable[Metr
         if not cell.finished:
             notes.append(f"seed {seed} failed: {cell.result.error or 'no reason was recorded'}")
             continue
-        silent = [
-            metric.key for metric in metrics if metric.task in cell.result.tasks and metric.value(cell.result) is None
-        ]
+        silent = [metric.key for metric in metrics if metric.value(cell.result) is None]
         if silent:
             notes.append(f"seed {seed} reports no number for {', '.join(silent)}")
     return tuple(notes)
 
 
 def _delta(
-    cells: Iterable[Cell], metrics: Iterable[Metric], baselines: Mapping[str, Summary] | None, checkpoint: str
+    cells: Iterable[Cell], metrics: Sequence[Metric], baselines: Mapping[str, Summary], checkpoint: str
 ) -> Delta:
     """Mean relative change over the tasks against networks that train one task alone, in percent, for every seed.
 
@@ -276,19 +293,20 @@ def _delta(
         if not cell.finished:
             continue
         seed = cell.result.seed
-        changes, reasons = [], []
-        for metric in [metric for metric in metrics if metric.task in cell.result.tasks]:
-            value, alone = metric.value(cell.result), (baselines or {}).get(metric.task, Summary()).values.get(seed)
-            if value is None:
-                reasons.append(f"no {metric.key}")
-            elif alone is None:
-                reasons.append(f"no single-task {metric.task} of {checkpoint or 'a reference'}")
-            elif alone == 0:
-                reasons.append(f"single-task {metric.task} of {checkpoint} is 0")
-            else:
-                changes.append((value - alone) / alone)
-        if changes and not reasons:
-            values[seed] = 100 * sum(changes) / len(changes)
-        for reason in reasons:
-            notes.setdefault(reason, []).append(str(seed))
-    return Delta(Summary(values), tuple(f"{reason} (seed {', '.join(which)})" for reason, which in notes.items()))
+        pairs = [
+            (metric, metric.value(cell.result), baselines.get(metric.task, Summary()).values.get(seed))
+            for metric in metrics
+        ]
+        reasons = {
+            "no": [metric.key for metric, value, _ in pairs if value is None],
+            f"no single-task run of {checkpoint} for": [metric.task for metric, _, alone in pairs if alone is None],
+            f"0 in the single-task run of {checkpoint} for": [metric.task for metric, _, alone in pairs if alone == 0],
+        }
+        for reason, names in reasons.items():
+            if names:
+                notes.setdefault(f"{reason} {', '.join(names)}", []).append(str(seed))
+        changes = [(value - alone) / alone for _, value, alone in pairs if value is not None and alone]
+        if changes and len(changes) == len(pairs):
+            values[seed] = 100 * statistics.fmean(changes)
+    explained = [f"seed {', '.join(seeds)} has no multi-task delta: {reason}" for reason, seeds in notes.items()]
+    return Delta(Summary(values), tuple(explained))

@@ -34,12 +34,12 @@ def spread(summary: Summary, seeds: int, *, sign: bool = False) -> str:
 
 
 def hours(value: float | None) -> str:
-    """Hours with three significant digits below ten."""
+    """Hours, with two or three significant digits."""
     if value is None:
         return NOTHING
     if value >= 10:
         return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
-    return f"{value:.2f}" if value >= 1 else f"{value:#.3g}"
+    return f"{value:.2f}" if value >= 1 else f"{value:#.3g}" if value >= 0.1 else f"{value:#.2g}"
 
 
 def count(value: int) -> str:
@@ -55,14 +55,6 @@ def stages(trainable: Mapping[str, int]) -> str:
     if set(trainable) <= {"train"}:
         return count(trainable.get("train", 0))
     return ", ".join(f"{stage} {count(size)}" for stage, size in trainable.items())
-
-
-def percent(share: float | None) -> str:
-    """A share in percent, never rounded up to 100."""
-    if share is None:
-        return NOTHING
-    text = f"{100 * share:.1f}"
-    return ("> 99.9" if text == "100.0" and share < 1 else text) + " %"
 
 
 def p_value(p: float | None) -> str:
