@@ -8,7 +8,7 @@ from mtadapt.models.adapters import (
     TokenBottleneck,
     adapt_backbone,
 )
-from mtadapt.models.backbones import EfficientNetLite0, MoEDaViT, MoESwin, MoEViT
+from mtadapt.models.backbones import CLIPResNet, EfficientNetLite0, MoEDaViT, MoESwin, MoEViT
 from mtadapt.models.data_preprocessor import MultiTaskDataPreprocessor
 from mtadapt.models.losses.balancing import DWA, GradNorm, UncertaintyWeighting
 from mtadapt.models.multi_task_model import MultiTaskModel
@@ -28,6 +28,7 @@ from mtadapt.models.text import OpenCLIPTextEncoder, PrecomputedTextEmbeddings, 
 __all__ = [
     "DWA",
     "BottleneckAdapter",
+    "CLIPResNet",
     "ContrastiveBranch",
     "EfficientNetLite0",
     "GradNorm",

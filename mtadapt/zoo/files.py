@@ -38,9 +38,11 @@ CONTAINERS = (
     "online_network",
     "online_network_state_dict",
     "online_encoder",
+    "online_backbone",
     "target_network",
     "target_network_state_dict",
     "target_encoder",
+    "target_backbone",
     "classy_state_dict",
     "base_model",
     "trunk",
@@ -177,8 +179,11 @@ def _download(url: str, sha256: str | None) -> Path:
 
 
 def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _given(source: str | Path, sha256: str | None) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ class LoadReport:
         backbone: type of the backbone.
         matched: entries of the backbone that the file has; those that follow from its settings are not counted.
         missing: entries of the backbone that should be in the file and are not.
-        unexpected: entries of the file that were not used; those behind the prefix are named as in the backbone.
+        unexpected: entries of the file that were not used; those behind the prefix stand without it.
         reshaped: entries of ``matched`` that were resized: position tables and embeddings.
         new: entries of the backbone that a pre-training need not have: norms of further outputs, a mask token.
         share: of the elements of the backbone's parameters and statistics that came from the file, without ``new``.
@@ -60,7 +60,7 @@ class LoadReport:
 
     def grouped(self) -> str:
         """The entries that were not used, counted by the first part of their names."""
-        counts = Counter(name.split(".")[0] for name in self.unexpected)
+        counts = Counter(name.removeprefix("module.").split(".")[0] for name in self.unexpected)
         return ", ".join(f"{count} ({name})" for name, count in counts.items())
 
     def table(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from math import isqrt
 from pathlib import Path
 
 import torch
@@ -13,20 +12,22 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mtadapt.errors import MTAdaptError
-from mtadapt.models.relative_position import resize_absolute, resize_tables
 from mtadapt.zoo.files import CheckpointFile, fetch, read_state
 from mtadapt.zoo.formats import Recognised, recognise
 from mtadapt.zoo.load_report import LoadReport, percent
+from mtadapt.zoo.positions import fit_positions
 
 #: Share of a backbone that a checkpoint has to have.
 MIN_MATCH = 0.98
 
-# Buffers that follow from the settings of the model or from its training, those that are computed today, and norms of
-# output levels.
-_DERIVED = ("relative_position_index", "relative_coords_table", "num_batches_tracked")
+# Buffers that follow from the settings of the model, those that old files lack, those that are computed today, and
+# norms of output levels.
+_DERIVED = ("relative_position_index", "relative_coords_table")
+_COUNTER = "num_batches_tracked"
 _OBSOLETE = "attn_mask"
 _OUTPUT_NORM = re.compile(r"norm\d+\.(weight|bias)")
-_ABSOLUTE = "absolute_pos_embed"
+# Without these a backbone does not compute what that of the checkpoint does.
+_NEEDED = ("pre_norm", "pos_embed", "absolute_pos_embed", "register_tokens", "rel_pos_bias")
 
 
 def load_backbone(
@@ -73,11 +74,10 @@ def load_backbone(
         behind = "behind any known prefix" if prefix is None else f"behind {prefix!r}"
         raise _other(backbone, file, f"{_first(own)} is not there {behind}, the file begins with {next(iter(weights))}")
     state = _place(found.state, own)
-    given = {name: value.shape for name, value in state.items()}
     before = {name: value.clone() for name, value in own.items()}
     try:
-        windows = _resize(backbone, state, own)
-        reshaped = [name for name in given if name in state and state[name].shape != given[name]]
+        reshaped, windows = fit_positions(backbone, state, own)
+        _check_shapes(state, own)
         missing, unused = backbone.load_state_dict(state, strict=False)
         report = _report(file, backbone, found, missing, unused, reshaped, windows)
         _check(backbone, file, report, unused, min_match)
@@ -95,36 +95,32 @@ class _RefusedError(MTAdaptError):
 
 def _place(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The entries that count, with the model's own ones where they follow from its settings."""
-    state = {name: value for name, value in found.items() if not name.endswith((_OBSOLETE, *_DERIVED[:2]))}
-    return state | {name: own[name] for name in found if name.endswith(_DERIVED[:2]) and name in own}
+    state = {name: value for name, value in found.items() if not name.endswith((_OBSOLETE, *_DERIVED))}
+    return state | {name: own[name] for name in found if name.endswith(_DERIVED) and name in own}
 
 
-def _resize(backbone: nn.Module, state: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[int, int] | None:
-    """Resize tables and embeddings in place; that of a ViT is left to its own hook.
+def _check_shapes(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Before anything is copied; the words are PyTorch's."""
+    for name, value in state.items():
+        if name in own and value.shape != own[name].shape:
+            raise ValueError(f"size mismatch for {name}: {_shape(value)} in the file, {_shape(own[name])} in the model")
 
-    Returns:
-        Windows of the checkpoint and of the backbone, where tables were resized.
-    """
-    tables = resize_tables(state, own)
-    if _ABSOLUTE in state and _ABSOLUTE in own:
-        grid = getattr(backbone, "patch_resolution", None)
-        state[_ABSOLUTE] = resize_absolute(_ABSOLUTE, state[_ABSOLUTE], own[_ABSOLUTE], grid)
-    if not tables:
-        return None
-    old, now = next(iter(tables.values()))
-    return (isqrt(old) + 1) // 2, (isqrt(now) + 1) // 2
+
+def _shape(value: Tensor) -> str:
+    return "x".join(map(str, value.shape)) or "a number"
 
 
 def _report(
     file: CheckpointFile,
     backbone: nn.Module,
     found: Recognised,
-    missing: Iterable[str],
+    missing: Sequence[str],
     unused: Iterable[str],
-    reshaped: Iterable[str],
+    reshaped: tuple[str, ...],
     windows: tuple[int, int] | None,
 ) -> LoadReport:
     own = {name: value for name, value in backbone.state_dict().items() if not name.endswith(_DERIVED)}
+    own = {name: value for name, value in own.items() if not (name.endswith(_COUNTER) and name in missing)}
     levels = {name.split(".")[0] for name in found.state if _OUTPUT_NORM.fullmatch(name)}
     lacking = [name for name in missing if name in own]
     new = [name for name in lacking if _new(name, levels)]
@@ -138,7 +134,7 @@ def _report(
         matched=tuple(matched),
         missing=tuple(name for name in lacking if name not in new),
         unexpected=(*unused, *found.others),
-        reshaped=tuple(reshaped),
+        reshaped=reshaped,
         new=tuple(new),
         share=sum(counted[name] for name in matched) / max(sum(counted.values()), 1),
         windows=windows,
@@ -156,10 +152,13 @@ def _check(
     """Refuse what a checkpoint of the same backbone cannot lack or have."""
     if report.share < min_match:
         raise _other(backbone, file, f"{report.missing[0]} is not in the file", report=report, min_match=min_match)
-    children = {name for name, _ in backbone.named_children()} | {name.split(".")[0] for name in backbone.state_dict()}
+    own = backbone.state_dict()
+    inside = {*_NEEDED, *(name for name, _ in backbone.named_children()), *(name.split(".")[0] for name in own)}
+    if "cls_token" in own:
+        inside.add("dist_token")
     for name in unused:
         # A deeper backbone has further blocks in the same children; a mask token stands beside them.
-        if name.split(".")[0] in children:
+        if name.split(".")[0] in inside:
             raise _other(backbone, file, f"the file's {name} is not in the model", report=report)
 
 

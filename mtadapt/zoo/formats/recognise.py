@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mtadapt.zoo.formats import efficientnet
+from mtadapt.zoo.formats import efficientnet, resnet, swin, vit
+from mtadapt.zoo.formats.method import method_of
 from mtadapt.zoo.formats.naming import Entry, Naming, Rule
 
 #: What may stand before the names of a backbone, alone or one behind the other, e.g. ``module.encoder_q.``. Where
@@ -20,6 +21,7 @@ WRAPPERS = (
     "online_network_state_dict",
     "online_encoder",
     "online_net",
+    "online_backbone",
     "encoder_q",
     "base_encoder",
     "query_encoder",
@@ -41,8 +43,9 @@ WRAPPERS = (
     "0",
 )
 
-_SAME = Naming("names of the OpenMMLab libraries", (Rule("{rest}", "{rest}"),), library="mm")
-NAMINGS: tuple[Naming, ...] = (_SAME, *efficientnet.NAMINGS)
+SAME = Naming("names of the OpenMMLab libraries", (Rule("{rest}", "{rest}"),), library="mm")
+#: Of two that find equally much the first counts.
+NAMINGS: tuple[Naming, ...] = (*resnet.NAMINGS, SAME, *vit.NAMINGS, vit.MMSEG, *swin.NAMINGS, *efficientnet.NAMINGS)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Recognised:
         format: in words.
         prefix: what stands before the names of the backbone in the file.
         state: entries under the backbone's names, with the backbone's order of values.
-        others: names of the entries of the file that are not in ``state``, as they are in the file.
+        others: names of the entries of the file that are not in ``state``, without the prefix where they have it.
     """
 
     format: str
@@ -76,6 +79,8 @@ def recognise(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], prefix: 
     Returns:
         What was found; None where no entry has the name of one of the backbone.
     """
+    target = vit.MMSEG if any(".attn.attn." in name for name in own) else SAME
+    own = {entry.name: own[name] for name, entry in target.entries(own).items()}
     best, best_score = None, (0, 0)
     for start in _prefixes(weights) if prefix is None else (prefix,):
         inner = {name[len(start) :]: name for name in weights if name.startswith(start)}
@@ -93,7 +98,10 @@ def recognise(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], prefix: 
         state[entry.name] = entry.change.to_ours(value) if entry.change else value
     taken = {inner[name] for name in entries}
     behind = f"behind {start!r}" if start else "without a prefix"
-    return Recognised(f"{naming.title} {behind}", start, state, tuple(name for name in weights if name not in taken))
+    method = method_of(start, weights)
+    words = f"{method}, {naming.title} {behind}" if method else f"{naming.title} {behind}"
+    others = tuple(name.removeprefix(start) for name in weights if name not in taken)
+    return Recognised(words, start, target.to_theirs(state), others)
 
 
 def _prefixes(weights: Mapping[str, Tensor]) -> Iterator[str]:
