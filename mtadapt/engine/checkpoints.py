@@ -8,6 +8,7 @@ import re
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from mmengine.fileio import LocalBackend, register_backend
@@ -124,18 +125,33 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         MTAdaptError: when there is no such file, it is not whole, or holds something else.
     """
-    path = Path(path)
+    content = _read(Path(path))
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise MTAdaptError(f"{path}: holds no state dict; give a checkpoint of tools/train.py")
+    return dict(state)
+
+
+def load_dataset_meta(path: str | Path) -> dict[str, Any]:
+    """Read the metainfo of the dataset that a checkpoint was trained on, as safely as :func:`load_weights`.
+
+    Returns:
+        What MMEngine wrote; nothing where the file does not have it.
+    """
+    content = _read(Path(path))
+    meta = content.get("meta") if isinstance(content, dict) else None
+    found = meta.get("dataset_meta") if isinstance(meta, dict) else None
+    return dict(found or {})
+
+
+def _read(path: Path) -> Any:
     if not path.is_file():
         raise MTAdaptError(f"{path}: no such file; give a checkpoint, e.g. work_dirs/NAME/iter_100.pth")
     try:
         # Mapped, because optimizers are larger than weights and are not looked at.
         with torch.serialization.safe_globals(get_torch_safe_globals()):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, OSError, EOFError, UnpicklingError) as error:
         # PyTorch's own text is a page of advice around the error of the unpickler.
         reason = damage_of(path) or first_line(error.__context__ if isinstance(error.__context__, Exception) else error)
         raise MTAdaptError(f"{path}: no checkpoint that can be read safely: {reason}") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise MTAdaptError(f"{path}: holds no state dict; give a checkpoint of tools/train.py")
-    return dict(state)

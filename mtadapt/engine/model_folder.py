@@ -27,7 +27,13 @@ def check_folder(path: Path) -> None:
         raise MTAdaptError(f"--out {path}: exists and is not empty; name another folder, or remove it")
 
 
-def write_model(folder: Path, config: Config, state: Mapping[str, Tensor], name: str = "model") -> tuple[Path, Path]:
+def write_model(
+    folder: Path,
+    config: Config,
+    state: Mapping[str, Tensor],
+    name: str = "model",
+    dataset_meta: Mapping[str, Any] | None = None,
+) -> tuple[Path, Path]:
     """Write a config and its weights.
 
     Args:
@@ -35,6 +41,7 @@ def write_model(folder: Path, config: Config, state: Mapping[str, Tensor], name:
         config: as it is to be read.
         state: the state dict.
         name: of the file of weights; the config is ``config.py`` beside ``model.pth``, else ``<name>_config.py``.
+        dataset_meta: classes and colours, which the inferencers of the libraries read beside the weights.
 
     Returns:
         Paths of the config and the weights.
@@ -44,7 +51,10 @@ def write_model(folder: Path, config: Config, state: Mapping[str, Tensor], name:
     config.dump(str(path))
     buffer = io.BytesIO()
     # Copies, because a view would bring along all of what it was cut from.
-    torch.save(dict(state_dict={key: value.clone() for key, value in state.items()}), buffer)
+    content: dict[str, Any] = dict(state_dict={key: value.clone() for key, value in state.items()})
+    if dataset_meta:
+        content["meta"] = dict(dataset_meta=dict(dataset_meta))
+    torch.save(content, buffer)
     weights = folder / f"{name}.pth"
     write_atomically(weights, buffer.getvalue())
     return path, weights

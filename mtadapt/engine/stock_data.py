@@ -106,7 +106,7 @@ def _loader(given: ConfigDict | None, task: str, library: str, scope: str, evalu
     pipeline = dataset.get("pipeline") or []
     if library == "mmdet" and not any("Resize" in step.type for step in pipeline):
         # Its heads want to know the scale of an image, which resizing tells.
-        pipeline.insert(-1, ConfigDict(type="Resize", scale_factor=1.0, keep_ratio=True))
+        pipeline.insert(-1, ConfigDict(type="mmdet.Resize", scale_factor=1.0, keep_ratio=True))
     return loader
 
 
