@@ -17,10 +17,10 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
     """The model in evaluation mode, with every parameter and statistic as no initialisation makes it."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, value in [*model.named_parameters(), *model.named_buffers()]:
-            if value.is_floating_point() and "relative_coords" not in name:
-                noise = torch.randn(value.shape, generator=generator)
-                value.copy_(1 + noise.abs() / 8 if name.endswith("running_var") else noise / 8)
+        statistics = [(name, value) for name, value in model.named_buffers() if "running_" in name]
+        for name, value in [*model.named_parameters(), *statistics]:
+            noise = torch.randn(value.shape, generator=generator)
+            value.copy_(1 + noise.abs() / 8 if name.endswith("running_var") else noise / 8)
     model.eval()
     return model
 
