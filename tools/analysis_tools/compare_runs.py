@@ -14,16 +14,17 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mmengine.config import Config
 
 from mtadapt.errors import MTAdaptError, one_line_errors
+from mtadapt.evaluation.scalars import scalar_logs
+from mtadapt.zoo.benchmark.cell import RECIPE
+from mtadapt.zoo.benchmark.launchers import in_parallel
+from mtadapt.zoo.benchmark.processes import LOG, Processes, locked, training_command
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 FINISHED = "finished"
@@ -40,9 +41,9 @@ def configs_of(folder: Path, names: Sequence[str] | None) -> list[Path]:
     return [found[name] for name in names] if names else list(found.values())
 
 
-def run_one(config: Path, seed: int, work_dir: Path, threads: int, options: Sequence[str] = ()) -> bool:
+def run_one(config: Path, seed: int, work_dir: Path, options: Sequence[str], env: dict, processes: Processes) -> bool:
     """Train a config with a seed, unless that is finished; return whether it is."""
-    finished, recipe = work_dir / FINISHED, work_dir / "recipe.sha256"
+    finished, recipe = work_dir / FINISHED, work_dir / RECIPE
     options = [each.replace("{config}", config.stem).replace("{seed}", str(seed)) for each in options]
     digest = hashlib.sha256("\n".join([Config.fromfile(config).pretty_text, *options]).encode()).hexdigest()
     if recipe.is_file() and recipe.read_text() != digest:
@@ -52,14 +53,13 @@ def run_one(config: Path, seed: int, work_dir: Path, threads: int, options: Sequ
     if finished.is_file():
         return True
     start = time.time()
-    command = [sys.executable, str(TRAIN), str(config), "--work-dir", str(work_dir)]
-    command += ["--resume"] if work_dir.is_dir() else []
-    command += ["--cfg-options", f"randomness.seed={seed}", *options]
+    flags = ["--cfg-options", f"randomness.seed={seed}", *options]
     work_dir.mkdir(parents=True, exist_ok=True)
     recipe.write_text(digest)
-    with (work_dir / "output.txt").open("a") as output:
-        env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=env, check=False).returncode
+    with locked(work_dir) as lock:
+        if lock is None:
+            raise MTAdaptError(f"{work_dir}: another call of this tool is at it; wait for it")
+        code = processes.run(training_command(TRAIN, config, work_dir, flags), work_dir / LOG, env, lock)
     if code == 0:
         finished.touch()
     print(f"{config.stem} seed {seed}: exit {code} after {time.time() - start:.0f} s ({work_dir})", flush=True)
@@ -69,16 +69,16 @@ def run_one(config: Path, seed: int, work_dir: Path, threads: int, options: Sequ
 def run(args: argparse.Namespace) -> None:
     """Train all that is not finished."""
     jobs = [(config, seed) for seed in args.seeds for config in configs_of(args.configs, args.only)]
-    threads = max(1, (os.cpu_count() or 1) // args.jobs)
-    root = work_dir_of(args)
+    env = dict(OMP_NUM_THREADS=str(max(1, (os.cpu_count() or 1) // args.jobs)))
+    root, processes = work_dir_of(args), Processes()
 
-    def job(config: Path, seed: int) -> bool:
-        return run_one(config, seed, root / config.stem / f"seed{seed}", threads, args.options)
+    def job(pair: tuple[Path, int]) -> bool:
+        config, seed = pair
+        return run_one(config, seed, root / config.stem / f"seed{seed}", args.options, env, processes)
 
-    with ThreadPoolExecutor(args.jobs) as pool:
-        done = list(pool.map(lambda pair: job(*pair), jobs))
+    done = list(in_parallel(job, jobs, args.jobs, processes).values())
     if not all(done):
-        raise MTAdaptError(f"{done.count(False)} of {len(done)} runs failed; see output.txt in their folders of {root}")
+        raise MTAdaptError(f"{done.count(False)} of {len(done)} runs failed; see {LOG} in their folders of {root}")
 
 
 def collect(args: argparse.Namespace) -> None:
@@ -88,11 +88,9 @@ def collect(args: argparse.Namespace) -> None:
     if not finished:
         raise MTAdaptError(f"{root}: no run is finished")
     for path in finished:
-        # <stage>/<time of the start>/vis_data/scalars.json
-        logs = sorted(path.parent.rglob("scalars.json"), key=lambda log: log.parents[1].name)
         target = args.logs / path.parent.parent.name / f"{path.parent.name}.json"
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text("".join(log.read_text() for log in logs))
+        target.write_text("".join(log.read_text() for log in scalar_logs(path.parent)))
     print(f"{len(finished)} runs in {args.logs}")
 
 

@@ -10,11 +10,11 @@ run has are left out.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 
 from mtadapt.errors import MTAdaptError, one_line_errors
+from mtadapt.evaluation.scalars import last_validation
 
 #: Metric to its heading and the factor that makes it a percentage.
 COLUMNS = {
@@ -31,14 +31,10 @@ COLUMNS = {
 
 def last_metrics(path: Path) -> dict[str, float]:
     """The metrics of the last validation in a ``scalars.json``."""
-    try:
-        lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, json.JSONDecodeError) as error:
-        raise MTAdaptError(f"{path}: no log of scalars ({error}); give a run's vis_data/scalars.json") from error
-    found = [line for line in lines if any(name in line for name in COLUMNS)]
-    if not found:
+    metrics = last_validation([path])
+    if not any(name in metrics for name in COLUMNS):
         raise MTAdaptError(f"{path}: holds no validation; train with val_interval at most max_epochs")
-    return found[-1]
+    return metrics
 
 
 def table(paths: list[Path]) -> str:

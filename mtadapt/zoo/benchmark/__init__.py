@@ -6,6 +6,7 @@ from mtadapt.zoo.benchmark.grid import Cell, Grid
 from mtadapt.zoo.benchmark.launchers import run_locally
 from mtadapt.zoo.benchmark.plan import Plan
 from mtadapt.zoo.benchmark.preflight import check
+from mtadapt.zoo.benchmark.slurm import Slurm, submit
 from mtadapt.zoo.benchmark.zoo_file import Zoo, read_zoo
 
-__all__ = ["Cell", "Grid", "Launch", "Plan", "Zoo", "check", "collect", "read_zoo", "run_locally"]
+__all__ = ["Cell", "Grid", "Launch", "Plan", "Slurm", "Zoo", "check", "collect", "read_zoo", "run_locally", "submit"]

@@ -190,6 +190,6 @@ def of_task(task: str, metric: str) -> str:
 
 def _without_machine(text: str, grid: Grid) -> str:
     """A message without the folders of this machine, because results are published."""
-    for folder in (grid.root.resolve(), Path.cwd()):
+    for folder in (Path.cwd(), grid.root.resolve()):
         text = text.replace(f"{folder}/", "")
     return text

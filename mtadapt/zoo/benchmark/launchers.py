@@ -8,10 +8,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 
@@ -22,6 +23,9 @@ from mtadapt.zoo.results import CellResult
 
 #: What a cell came to: its result, or None when another call of the tool is at it.
 Outcomes = dict[Cell, CellResult | None]
+
+Item = TypeVar("Item", bound=Hashable)
+Result = TypeVar("Result")
 
 
 def run_locally(grid: Grid, cells: Sequence[Cell], launch: Launch, jobs: int = 1) -> Outcomes:
@@ -45,7 +49,7 @@ def run_locally(grid: Grid, cells: Sequence[Cell], launch: Launch, jobs: int = 1
     before = {cell: known_result(grid, cell) for cell in cells}
     done: Outcomes = {cell: result for cell, result in before.items() if result and result.status == "finished"}
     waiting = [cell for cell in cells if cell not in done]
-    print(f"{len(done)} of {len(cells)} cells are finished, {len(waiting)} to run, {jobs} at a time", flush=True)
+    _say(f"{len(done)} of {len(cells)} cells are finished, {len(waiting)} to run, {jobs} at a time")
     processes, slots = Processes(), _slots(jobs, launch)
     finished = {cell: threading.Event() for cell in waiting}
 
@@ -53,46 +57,63 @@ def run_locally(grid: Grid, cells: Sequence[Cell], launch: Launch, jobs: int = 1
         try:
             if cell.needs in finished:
                 finished[cell.needs].wait()
+            processes.check()
             env = slots.get()
             try:
-                return _run(grid, cell, replace(launch, env=env), processes)
+                _say(f"{time.strftime('%H:%M:%S')} {cell.name}: {grid.folder(cell) / LOG}")
+                return run_cell(grid, cell, replace(launch, env=env), processes)
             finally:
                 slots.put(env)
         finally:
             finished[cell].set()
 
+    def tell(number: int, cell: Cell, result: CellResult | None) -> None:
+        _say(f"[{number}/{len(waiting)}] {_line(cell, result)}")
+
+    return done | in_parallel(work, waiting, jobs, processes, tell)
+
+
+def in_parallel(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    jobs: int,
+    processes: Processes,
+    tell: Callable[[int, Item, Result], None] | None = None,
+) -> dict[Item, Result]:
+    """Call a function for each item, several at a time, in the order of the items.
+
+    Args:
+        work: function, which may start processes.
+        items: all different.
+        jobs: calls at a time.
+        processes: that are ended when a call raises an exception, or the tool gets Ctrl-C or SIGTERM.
+        tell: gets the number of calls that are over, the item of the last one and what it returned.
+
+    Returns:
+        What was returned for each item.
+
+    Raises:
+        KeyboardInterrupt: for Ctrl-C and SIGTERM.
+    """
+    results: dict[Item, Result] = {}
     with ThreadPoolExecutor(jobs) as pool, _interruptible():
-        futures = {pool.submit(work, cell): cell for cell in waiting}
+        futures = {pool.submit(work, item): item for item in items}
+        waiting = set(futures)
         try:
-            _wait(futures)
+            while waiting:
+                # Now and then, so that a signal is handled.
+                over, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+                for future in over:
+                    item = futures[future]
+                    results[item] = future.result()
+                    if tell is not None:
+                        tell(len(results), item, results[item])
         except BaseException:
             for future in futures:
                 future.cancel()
-            for event in finished.values():
-                event.set()
             processes.stop()
             raise
-    return {cell: done[cell] if cell in done else _of(futures, cell) for cell in cells}
-
-
-def _wait(futures: dict[Future, Cell]) -> None:
-    """Wait for all, and raise the first error that is not a failed run at once."""
-    waiting = set(futures)
-    number = 0
-    while waiting:
-        over, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
-        for future in over:
-            number += 1
-            _say(f"[{number}/{len(futures)}] {_line(futures[future], future.result())}")
-
-
-def _of(futures: dict[Future, Cell], cell: Cell) -> CellResult | None:
-    return next(future.result() for future, other in futures.items() if other == cell)
-
-
-def _run(grid: Grid, cell: Cell, launch: Launch, processes: Processes) -> CellResult | None:
-    _say(f"{time.strftime('%H:%M:%S')} {cell.name}: {grid.folder(cell) / LOG}")
-    return run_cell(grid, cell, launch, processes)
+    return {item: results[item] for item in items}
 
 
 def _line(cell: Cell, result: CellResult | None) -> str:

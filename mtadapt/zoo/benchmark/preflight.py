@@ -6,7 +6,7 @@ import copy
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,23 +25,24 @@ from mtadapt.zoo.load_report import LoadReport
 from mtadapt.zoo.loading import MIN_MATCH, load_backbone
 
 
-def check(grid: Grid, download: bool = True) -> list[str]:
+def check(grid: Grid, cells: Sequence[Cell], download: bool = True) -> list[str]:
     """Derive every config, find every checkpoint, and load each into the backbones that it is for.
 
     Of a pre-training that is yet to come, the weights that its backbone is built with are loaded instead.
 
     Args:
         grid: the benchmark.
+        cells: of it, to be run.
         download: download the URLs that were not downloaded before; otherwise they are left out.
 
     Returns:
-        What was left out, a line each.
+        What came from each checkpoint, and what was left out, a line each.
 
     Raises:
         MTAdaptError: with the line of the zoo file.
     """
-    cells = grid.cells()
     left_out: dict[str, None] = {}
+    reports: dict[str, None] = {}
     hashes: dict[str, str] = {}
     loaded: set[tuple[str, str]] = set()
     for cell in cells:
@@ -54,18 +55,18 @@ def check(grid: Grid, download: bool = True) -> list[str]:
         if source and "://" in source and not download and not cached_path(source).is_file():
             left_out[f"{cell.checkpoint.where}: {source} would be downloaded"] = None
             continue
-        if source and source not in hashes:
+        if source and cell.checkpoint.name not in hashes:
             with _at(cell.checkpoint.where):
-                hashes[source] = fetch(source, cell.checkpoint.sha256).sha256
+                hashes[cell.checkpoint.name] = fetch(source, cell.checkpoint.sha256).sha256
         key = (cell.checkpoint.name, json.dumps(config.model.backbone.to_dict(), sort_keys=True, default=repr))
         if key not in loaded:
             loaded.add(key)
             with quiet():
                 report = _check_loading(grid, cell, config)
             if report is not None:
-                print(f"{cell.checkpoint.name}: {report}", flush=True)
-        _check_known(grid, cell, hashes.get(source or ""))
-    return [*left_out]
+                reports.setdefault(f"{cell.checkpoint.name}: {report}")
+        _check_known(grid, cell, hashes.get(cell.checkpoint.name))
+    return [*reports, *left_out]
 
 
 @contextmanager
@@ -81,11 +82,13 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _at(where: str) -> Iterator[None]:
+def _at(where: str, folder: str = "", what: str = "") -> Iterator[None]:
+    """Tell where a mistake is, and what a file of a temporary folder stands for."""
     try:
         yield
     except MTAdaptError as error:
-        raise MTAdaptError(f"{where}: {error}") from error
+        message = str(error).replace(f"{folder}/backbone.pth", what) if folder else str(error)
+        raise MTAdaptError(f"{where}: {message}") from error
 
 
 def _check_validation(cell: Cell, config: Config) -> None:
@@ -118,8 +121,9 @@ def _check_loading(grid: Grid, cell: Cell, config: Config) -> LoadReport | None:
     if cell.needs is not None:
         pretrained = _build(cell.needs, grid.config(cell.needs), cell.needs.training.where)
         state = {f"backbone.{name}": value for name, value in pretrained.state_dict().items()}
-        with tempfile.TemporaryDirectory() as folder, _at(checkpoint.where):
-            path = Path(folder, f"{checkpoint.name}.pth")
+        what = f"the backbone of the pre-training {cell.needs.training.config}"
+        with tempfile.TemporaryDirectory() as folder, _at(checkpoint.where, folder, what):
+            path = Path(folder, "backbone.pth")
             torch.save(dict(state_dict=state), path)
             load_backbone(path_or_url=path, backbone=backbone, prefix=checkpoint.prefix, min_match=min_match)
     return None

@@ -56,8 +56,7 @@ class Processes:
             output.write(f"$ {' '.join(command)}\n")
             output.flush()
             with self._lock:
-                if self._stopped:
-                    raise Stopped
+                self.check()
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -72,9 +71,13 @@ class Processes:
         code = process.wait()
         with self._lock:
             self._running.discard(process)
-            if self._stopped:
-                raise Stopped
+            self.check()
         return code
+
+    def check(self) -> None:
+        """Raise :class:`Stopped` after :meth:`stop`."""
+        if self._stopped:
+            raise Stopped
 
     def stop(self) -> None:
         """End the processes that are running, and start no others."""
@@ -152,6 +155,6 @@ def reason_of(log: Path, code: int) -> str:
     own = lines[starts[-1] + 1 if starts else 0 :]
     launched = any("torch.distributed" in line for line in lines[starts[-1] :][:1]) if starts else False
     errors = [line for line in own if _REASON.match(line) and "ChildFailedError" not in line] if launched else []
-    line = (errors or own or ["it printed nothing"])[-1]
+    line = (errors or own or ["it printed nothing"])[-1].removeprefix("error: ")
     how = f"signal {-code}" if code < 0 else f"exit status {code}"
     return f"{line} ({how})"
