@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,23 @@ def metrics(det: float | None = None, sem_seg: float | None = None, drivable: fl
     if drivable is not None:
         found |= {"drivable/official_mIoU": drivable, "drivable/strict_mIoU": drivable - 1}
     return found
+
+
+#: Of the single-task runs of :func:`write_grid`, in percent.
+ALONE = dict(det=20.0, sem_seg=40.0, drivable=90.0)
+
+
+def write_grid(
+    root: Path, checkpoints: Sequence[str] = ("random", "imagenet"), seeds: Sequence[int] = (0, 1, 2)
+) -> None:
+    """finetune: +10 %, -5 % and +10 % of the single-task results; adapt_finetune has 1, 2 and 3 points more of det."""
+    for checkpoint in checkpoints:
+        loaded = None if checkpoint == "random" else weights(checkpoint)
+        for seed in seeds:
+            for task, alone in ALONE.items():
+                write_cell(
+                    root, "single_task", checkpoint, task, seed, metrics=metrics(**{task: alone}), weights=loaded
+                )
+            for paradigm, more in (("finetune", 0), ("adapt_finetune", seed + 1)):
+                found = metrics(det=22.0 + more, sem_seg=38.0, drivable=99.0)
+                write_cell(root, "multi_task", checkpoint, paradigm, seed, metrics=found, weights=loaded)

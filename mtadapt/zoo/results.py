@@ -15,6 +15,8 @@ from mtadapt.errors import MTAdaptError
 RESULT = "result.json"
 #: What a run is for: it makes a checkpoint, trains all tasks together, or trains one task alone.
 KINDS = ("pretrain", "multi_task", "single_task")
+#: What a file must have to be one.
+_REQUIRED = {"zoo", "kind", "checkpoint", "paradigm", "label_setting", "seed", "status"}
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def read_result(path: Path) -> CellResult:
     except (OSError, ValueError) as error:
         raise MTAdaptError(f"{path}: no result of a run ({error})") from error
     known = {entry.name for entry in fields(CellResult)}
-    if not isinstance(content, dict) or not {"zoo", "kind", "checkpoint", "seed", "status"} <= set(content) <= known:
+    if not isinstance(content, dict) or not _REQUIRED <= set(content) <= known:
         raise MTAdaptError(f"{path}: no result of a run of tools/benchmark_pretrained.py")
     if content["kind"] not in KINDS or content["status"] not in ("finished", "failed"):
         raise MTAdaptError(f"{path}: kind={content['kind']!r}, status={content['status']!r} are unknown")

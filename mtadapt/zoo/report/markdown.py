@@ -96,8 +96,7 @@ def _results(table: Table) -> list[str]:
         rows.append([_text(row.checkpoint), _text(row.paradigm) + marks, *shown, *delta, str(len(row.seeds)), *cost])
     head = ["checkpoint", "paradigm", *numbers, *deltas, "seeds", *tail]
     blocks = [_table(head, {*numbers, *deltas, "seeds", *tail}, rows)]
-    if table.remark:
-        blocks.append(table.remark)
+    blocks += [_text(remark) for remark in table.remarks]
     lines = [
         f"{place}. {_text(row.checkpoint)}, {_text(row.paradigm)}: {_text(note)}"
         for place, (row, note) in enumerate(table.notes, 1)

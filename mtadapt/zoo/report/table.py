@@ -145,10 +145,16 @@ class Table:
         return [(row, note) for row in self.rows for note in (*row.notes, *row.delta.notes)]
 
     @property
-    def remark(self) -> str:
-        """What is missing in the whole table; empty where nothing is."""
-        alone = any(row.single_task for row in self.rows)
-        return "" if alone else "The benchmark has no single-task runs for this label setting: no multi-task delta."
+    def remarks(self) -> list[str]:
+        """What is missing in the whole table."""
+        found = []
+        if not any(row.single_task for row in self.rows):
+            found.append("No single-task runs for this label setting, so there is no multi-task delta.")
+        if not self.reference and len(self.checkpoints) > 1:
+            found.append("No reference among these checkpoints, so they are not tested against one.")
+        if FINETUNE not in self.paradigms and len({row.paradigm for row in self.rows if not row.single_task}) > 1:
+            found.append(f"No paradigm is called {FINETUNE}, so the paradigms are not tested against one.")
+        return found
 
     @property
     def paradigms(self) -> tuple[str, ...]:
