@@ -10,6 +10,7 @@ from mtadapt.errors import MTAdaptError
 from mtadapt.evaluation.scalars import scalar_logs
 from mtadapt.zoo.benchmark.cell import CONFIG, known_result
 from mtadapt.zoo.benchmark.grid import Cell, Grid
+from mtadapt.zoo.results import RESULT
 
 _SCALARS = "scalars.json"
 
@@ -18,7 +19,7 @@ def collect(grid: Grid, cells: Sequence[Cell], target: Path) -> int:
     """Copy result, config and scalars of every finished cell, with the folders that they have in the work directory.
 
     The scalars of all starts and stages of a run are one file, which is its log there. Folders of this machine are
-    taken out of the configs.
+    taken out of the configs and results.
 
     Args:
         grid: the benchmark.
@@ -41,10 +42,13 @@ def collect(grid: Grid, cells: Sequence[Cell], target: Path) -> int:
         (copy / _SCALARS).write_text("".join(log.read_text() for log in scalar_logs(folder)))
         (copy / CONFIG).write_text(_published(grid, (folder / CONFIG).read_text()))
         replace(result, log=_SCALARS).write(copy)
+        (copy / RESULT).write_text(_published(grid, (copy / RESULT).read_text()))
     return len(finished)
 
 
 def _published(grid: Grid, text: str) -> str:
-    """A config as it would be with the work directory that the zoo file names, seen from the working directory."""
-    text = text.replace(f"'{grid.root}/", f"'{grid.zoo.work_dir}/")
-    return text.replace(f"'{Path.cwd()}/", "'")
+    """A file as it would be with the work directory that the zoo file names, seen from the working directory."""
+    for quote in "'\"":
+        text = text.replace(f"{quote}{grid.root}/", f"{quote}{grid.zoo.work_dir}/")
+        text = text.replace(f"{quote}{Path.cwd()}/", quote)
+    return text
