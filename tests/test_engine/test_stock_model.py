@@ -15,11 +15,13 @@ from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mtadapt.engine.stock_model import stock_model
+from mtadapt.engine.stock_check import check_stock_model
+from mtadapt.engine.stock_model import export_task, stock_model
 from mtadapt.errors import MTAdaptError
 from mtadapt.models.moe.surgery import prune
 from mtadapt.registry import DATASETS, METRICS, MODELS
 from mtadapt.structures import MultiTaskDataSample
+from tests.models import BACKBONE, DETECTORS, NECK, NORMALISE, as_task, classifier, uper_head
 from tests.moe_models import random_state, run_config, write_data
 
 NATIVE = dict(cls=DataSample, det=DetDataSample, sem_seg=SegDataSample)
@@ -125,3 +127,49 @@ def test_data_of_another_library_is_left_out():
     pruned.train_dataloader.dataset = ConfigDict(type="BDD100KDataset", tasks=["det"])
     own, _ = stock_model(pruned, small)
     assert "train_dataloader" not in own and own.model.type == "FasterRCNN"
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn", "rtmdet", "dino"])
+def test_heads_of_any_kind_of_a_model_of_three_tasks(name: str):
+    """Detectors on the shared neck and with a neck of their own, beside a segmentor and a classifier."""
+    torch.manual_seed(0)
+    tasks = dict(det=as_task(DETECTORS[name]()), sem_seg=as_task(uper_head()), cls=as_task(classifier()))
+    config = Config(
+        dict(
+            default_scope="mtadapt",
+            model=dict(
+                type="MultiTaskModel",
+                data_preprocessor=dict(type="MultiTaskDataPreprocessor", **NORMALISE),
+                backbone=BACKBONE,
+                neck=NECK,
+                tasks=tasks,
+            ),
+        )
+    )
+    with DefaultScope.overwrite_default_scope("mtadapt"):
+        model = MODELS.build(copy.deepcopy(config.model))
+    model.init_weights()
+    for task in tasks if name == "faster_rcnn" else ["det"]:
+        own, weights = export_task(config, model.state_dict(), task)
+        assert [key for key in own if "dataloader" in key] == [] and own.default_scope == LIBRARY[task]
+        # Raises where one value is another.
+        assert check_stock_model(config, model.state_dict(), task, own, weights, (96, 64)) > 0
+
+
+def test_another_model_is_told():
+    config = run_config(Path("data"), ("det",), mlp_experts=None)
+    state = random_state(config)
+    own, weights = export_task(config, state, "det")
+    weights["roi_head.bbox_head.fc_cls.bias"] = weights["roi_head.bbox_head.fc_cls.bias"] + 1
+    with pytest.raises(
+        MTAdaptError, match=r"not the same as the task: raw outputs det /\S+, by up to 1; write --no-check"
+    ):
+        check_stock_model(config, state, "det", own, weights, (64, 64))
+
+
+def test_the_task_of_a_model_with_experts_brings_its_router():
+    config = run_config(Path("data"))
+    state = random_state(config)
+    own, weights = export_task(config, state, "sem_seg")
+    assert own.model.backbone.tasks == ["sem_seg"] and not [key for key in weights if ".routers.det." in key]
+    assert check_stock_model(config, state, "sem_seg", own, weights, (64, 64)) > 0

@@ -178,20 +178,22 @@ def test_schedule_of_the_last_stage_and_images_of_the_label_setting(data: Path):
     assert len(images) == len(set(images)) == 3
 
 
-def label_with(folder: Path, data: Path, trained: Trained) -> None:
-    """A copy of the data whose boxes in val are the model's own first two, so that there is something to find."""
+def label_with(data: Path, trained: Trained) -> None:
+    """Make boxes that the model predicts the labels of val, so that there is something to find."""
     config = trained.read()
     model = build_model(config, trained.state)
     frames = []
     with DefaultScope.overwrite_default_scope("mtadapt"), torch.no_grad():
         for batch in Runner.build_dataloader(config.val_dataloader):
             found = model.test_step(batch)[0].det
+            boxes, names = found.pred_instances.bboxes, METAINFO["tasks"]["det"]["classes"]
+            large = ((boxes[:, 2:] - boxes[:, :2]).amin(1) > 8).nonzero()[:3, 0].tolist()
             labels = []
-            for box, label in zip(found.pred_instances.bboxes[1:6:2], found.pred_instances.labels[1:6:2], strict=True):
-                x1, y1, x2, y2 = box.tolist()
+            for number in large:
+                x1, y1, x2, y2 = boxes[number].tolist()
+                category = names[int(found.pred_instances.labels[number])]
                 corners = dict(x1=x1, y1=y1, x2=x2 - 1, y2=y2 - 1)
-                names = METAINFO["tasks"]["det"]["classes"]
-                labels.append(dict(id=str(len(labels)), category=names[int(label)], box2d=corners, attributes={}))
+                labels.append(dict(id=str(number), category=category, box2d=corners, attributes={}))
             frames.append(dict(name=Path(found.img_path).name, attributes={}, labels=labels))
     (data / "labels/det_20/det_val.json").write_text(json.dumps(frames))
 
@@ -207,7 +209,7 @@ def test_the_tools_of_the_libraries_give_the_same_numbers(tmp_path: Path, task: 
     write_bdd100k(tmp_path / "data", train=1, val=3, size=(160, 96), seed=1, workers=1)
     trained = Trained(tmp_path, "lv", tmp_path / "data")
     if task == "det":
-        label_with(tmp_path, tmp_path / "data", trained)
+        label_with(tmp_path / "data", trained)
     out = tmp_path / "out"
     tool = ROOT / "tools/model_converters/export_task.py"
     printed = run(tool, trained.config, trained.checkpoint, "--task", task, "--out", out, cwd=tmp_path)
