@@ -171,6 +171,7 @@ def _loadings(benchmark: Benchmark) -> list[str]:
         "unused",
         "SHA-256",
         "seeds",
+        "file",
         "source",
     ]
     rows, notes = [], []
@@ -186,6 +187,7 @@ def _loadings(benchmark: Benchmark) -> list[str]:
                 *(wording.NOTHING if count is None else str(count) for count in counts),
                 _text(str(weights.get("sha256") or wording.NOTHING)[:8]),
                 ", ".join(str(seed) for seed in each.seeds),
+                _text(str(weights.get("source") or wording.NOTHING)),
                 _text(each.source) or wording.NOTHING,
             ]
         )
