@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
-from mmengine.dist import barrier, get_local_rank, is_main_process
+from mmengine.dist import barrier, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import FlexibleRunner, Runner
@@ -95,7 +96,7 @@ class BackboneWeightsHook(Hook):
         """The first process of a machine downloads, the others wait for it."""
         if "://" in str(checkpoint):
             try:
-                if get_local_rank() == 0:
+                if int(os.environ.get("LOCAL_RANK", get_rank())) == 0:
                     fetch(checkpoint, self.sha256)
             finally:
                 barrier()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -189,6 +192,58 @@ def test_messages(tmp_path: Path, checkpoint: Path):
     model.backbone, model.trunk = None, model.backbone
     with pytest.raises(MTAdaptError, match=r"^BackboneWeightsHook: Classifier has no backbone; leave the hook out$"):
         build(tmp_path, [BackboneWeightsHook(str(checkpoint))], model=model).train()
+
+
+def test_what_was_loaded_is_written(tmp_path: Path, checkpoint: Path):
+    build(tmp_path, [BackboneWeightsHook(str(checkpoint))]).train()
+    given = json.loads((tmp_path / "work/backbone_weights.json").read_text())
+    assert given["source"] == "hvp.pth" and given["share"] == 1 and given["windows"] == [3, 4]
+    assert given["sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert str(tmp_path) not in json.dumps(given)
+
+
+def test_the_settings_reach_the_loading(tmp_path: Path, checkpoint: Path):
+    with pytest.raises(MTAdaptError, match="sha256 says 00000000; it is damaged or another file"):
+        build(tmp_path, [BackboneWeightsHook(str(checkpoint), sha256="0" * 8)]).train()
+    content = torch.load(checkpoint)["state_dict"]
+    few = {name: value for name, value in content.items() if not name.startswith("backbone.stages.1")}
+    torch.save({f"x.{name}": value for name, value in few.items()}, tmp_path / "few.pth")
+    with pytest.raises(MTAdaptError, match=r"stages\.1\.\S+ is not in the file"):
+        build(tmp_path, [BackboneWeightsHook(str(tmp_path / "few.pth"), prefix="x.backbone.")]).train()
+    build(tmp_path, [BackboneWeightsHook(str(tmp_path / "few.pth"), prefix="x.backbone.", min_match=0.1)]).train()
+    torch.save(dict(state_dict=content, settings=Few()), tmp_path / "code.pth")
+    with pytest.raises(MTAdaptError, match=r"asks for \S+Few, which is code; .* --trust-checkpoint"):
+        build(tmp_path, [BackboneWeightsHook(str(tmp_path / "code.pth"))]).train()
+    build(tmp_path, [BackboneWeightsHook(str(tmp_path / "code.pth"), trust_checkpoint=True)]).train()
+
+
+class Few:
+    """Something that a pickle needs code for."""
+
+
+def download(rank: int, folder: Path, url: str) -> None:
+    """One of two processes of a machine."""
+    torch.hub.set_dir(str(folder / "hub"))
+    os.environ["LOCAL_RANK"] = str(rank)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    runner = SimpleNamespace(model=Classifier(), cfg={}, _has_loaded=False, work_dir=folder / f"work{rank}")
+    original = torch.hub.download_url_to_file
+
+    def recorded(*args: object, **kwargs: object) -> None:
+        (folder / f"downloaded_by_{rank}").touch()
+        original(*args, **kwargs)
+
+    torch.hub.download_url_to_file = recorded
+    BackboneWeightsHook(url).before_train(runner)
+    assert torch.equal(runner.model.backbone.norm1.weight, torch.full((16,), 2.0))
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_one_process_downloads_and_writes(tmp_path: Path, checkpoint: Path):
+    torch.multiprocessing.spawn(download, (tmp_path, checkpoint.as_uri()), nprocs=2)
+    assert [path.name for path in tmp_path.glob("downloaded_by_*")] == ["downloaded_by_0"]
+    assert (tmp_path / "work0/backbone_weights.json").is_file() and not (tmp_path / "work1").exists()
 
 
 @pytest.mark.parametrize(("strategy", "loads"), [("FSDPStrategy", False), ("DDPStrategy", True)])

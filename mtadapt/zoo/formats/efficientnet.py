@@ -12,7 +12,7 @@ _TIMM = tuple(Rule(name, f"timm_model.{name}") for name in ("conv_stem.{p}", "bn
 class _Packaged(Naming):
     """The converter of the backbone itself knows the names."""
 
-    def _entry(self, name: str) -> Entry | None:
+    def _ours(self, name: str) -> Entry | None:
         try:
             (renamed,) = to_timm({name: name})  # type: ignore[dict-item]
         except (KeyError, IndexError, ValueError):

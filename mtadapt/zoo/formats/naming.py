@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from torch import Tensor
@@ -61,15 +61,19 @@ class Rule:
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of a file under its name in mmpretrain.
+    """An entry under the name of the other side.
 
     Args:
-        name: in mmpretrain.
-        change: of its value.
+        name: there.
+        change: of its value, if any.
     """
 
     name: str
-    change: Change | None = None
+    change: Callable[[Tensor], Tensor] | None = None
+
+    def value(self, given: Tensor) -> Tensor:
+        """The value there."""
+        return self.change(given) if self.change else given
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Naming:
     Args:
         title: in words.
         rules: the first one that fits a name counts; a name that none fits is no part of the backbone.
-        library: what the converter calls it: ``timm``, ``torchvision`` or ``mm``; empty where it only reads it.
+        library: what the converter calls it, ``timm``, ``torchvision`` or both; empty where it only reads it.
         family: of the backbones.
     """
 
@@ -87,36 +91,31 @@ class Naming:
     rules: tuple[Rule, ...]
     library: str = ""
     family: str = ""
-    _renamed: dict[str, Entry | None] = field(default_factory=dict, repr=False, compare=False)
 
-    def entries(self, names: Iterable[str]) -> dict[str, Entry]:
+    def to_ours(self, names: Iterable[str]) -> dict[str, Entry]:
         """What names of the other library are in mmpretrain; those that have no place there are left out."""
-        found = {}
-        for name in names:
-            if name not in self._renamed:
-                self._renamed[name] = self._entry(name)
-            entry = self._renamed[name]
-            if entry is not None:
-                found[name] = entry
-        return found
+        return {name: entry for name in names if (entry := self._ours(name)) is not None}
 
-    def to_theirs(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict of mmpretrain in the other library's names and values; what has no place is left out."""
-        renamed = {}
-        for name, value in state.items():
-            for rule in self.rules:
-                theirs = rule.their_name(name)
-                if theirs is not None:
-                    renamed[theirs] = rule.change.to_theirs(value) if rule.change else value
-                    break
-        return renamed
+    def to_theirs(self, names: Iterable[str]) -> dict[str, Entry]:
+        """What names of mmpretrain are in the other library; those that have no place there are left out."""
+        return {name: entry for name in names if (entry := self._theirs(name)) is not None}
 
-    def _entry(self, name: str) -> Entry | None:
+    def _ours(self, name: str) -> Entry | None:
         for rule in self.rules:
-            ours = rule.our_name(name)
-            if ours is not None:
-                return Entry(ours, rule.change)
+            if (found := rule.our_name(name)) is not None:
+                return Entry(found, rule.change.to_ours if rule.change else None)
         return None
+
+    def _theirs(self, name: str) -> Entry | None:
+        for rule in self.rules:
+            if (found := rule.their_name(name)) is not None:
+                return Entry(found, rule.change.to_theirs if rule.change else None)
+        return None
+
+
+def renamed(state: Mapping[str, Tensor], entries: Mapping[str, Entry]) -> dict[str, Tensor]:
+    """The values of a state dict under their new names; entries without one are left out."""
+    return {entry.name: entry.value(state[name]) for name, entry in entries.items()}
 
 
 def same(*names: str) -> tuple[Rule, ...]:

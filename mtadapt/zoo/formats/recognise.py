@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mtadapt.zoo.formats import efficientnet, resnet, swin, vit
 from mtadapt.zoo.formats.method import method_of
-from mtadapt.zoo.formats.naming import Entry, Naming, Rule
+from mtadapt.zoo.formats.naming import Entry, Naming, Rule, renamed
 
 #: What may stand before the names of a backbone, alone or one behind the other, e.g. ``module.encoder_q.``. Where
 #: several prefixes find equally much, the earlier words count: a teacher (of DINO) before its student. Momentum, key
@@ -80,31 +80,28 @@ def recognise(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], prefix: 
         What was found; None where no entry has the name of one of the backbone.
     """
     target = vit.MMSEG if any(".attn.attn." in name for name in own) else SAME
-    own = {entry.name: own[name] for name, entry in target.entries(own).items()}
+    own = renamed(own, target.to_ours(own))
     best, best_score = None, (0, 0)
-    for start in _prefixes(weights) if prefix is None else (prefix,):
+    for start in prefixes(weights) if prefix is None else (prefix,):
         inner = {name[len(start) :]: name for name in weights if name.startswith(start)}
         for naming in NAMINGS:
-            entries = naming.entries(inner)
+            entries = naming.to_ours(inner)
             score = _score({inner[name]: entry for name, entry in entries.items()}, weights, own)
             if score > best_score:
                 best, best_score = (start, naming, entries, inner), score
     if best is None:
         return None
     start, naming, entries, inner = best
-    state = {}
-    for name, entry in entries.items():
-        value = weights[inner[name]]
-        state[entry.name] = entry.change.to_ours(value) if entry.change else value
+    state = renamed({name: weights[whole] for name, whole in inner.items()}, entries)
     taken = {inner[name] for name in entries}
     behind = f"behind {start!r}" if start else "without a prefix"
     method = method_of(start, weights)
     words = f"{method}, {naming.title} {behind}" if method else f"{naming.title} {behind}"
     others = tuple(name.removeprefix(start) for name in weights if name not in taken)
-    return Recognised(words, start, target.to_theirs(state), others)
+    return Recognised(words, start, renamed(state, target.to_theirs(state)), others)
 
 
-def _prefixes(weights: Mapping[str, Tensor]) -> Iterator[str]:
+def prefixes(weights: Mapping[str, Tensor]) -> Iterator[str]:
     """The prefixes of the file that consist of wrappers, those with the earlier words first."""
     found = {""}
     for name in weights:

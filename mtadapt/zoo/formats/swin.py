@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from torch import Tensor
@@ -74,22 +74,22 @@ _TORCHVISION = (
 class _SwinNaming(Naming):
     """The last norm is called after its stage in mmpretrain. The second version is another network, and not known."""
 
-    def entries(self, names: Iterable[str]) -> dict[str, Entry]:
+    def to_ours(self, names: Iterable[str]) -> dict[str, Entry]:
         names = list(names)
         if any(name.endswith("attn.logit_scale") for name in names):
             return {}
-        found = super().entries(names)
-        last = max((_stage(entry.name) for entry in found.values()), default=0)
+        found = super().to_ours(names)
+        last = f"norm{max((_stage(entry.name) for entry in found.values()), default=0)}."
         return {
-            name: replace(entry, name=f"norm{last}.{entry.name[5:]}") if entry.name.startswith("norm.") else entry
+            name: replace(entry, name=last + entry.name[5:]) if entry.name.startswith("norm.") else entry
             for name, entry in found.items()
         }
 
-    def to_theirs(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        last = f"norm{max(map(_stage, state))}."
-        return super().to_theirs(
-            {name.replace(last, "norm.") if name.startswith(last) else name: value for name, value in state.items()}
-        )
+    def to_theirs(self, names: Iterable[str]) -> dict[str, Entry]:
+        names = list(names)
+        last = f"norm{max(map(_stage, names), default=0)}."
+        general = {("norm." + name[len(last) :] if name.startswith(last) else name): name for name in names}
+        return {general[name]: entry for name, entry in super().to_theirs(general).items()}
 
 
 def _stage(name: str) -> int:
