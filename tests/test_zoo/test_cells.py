@@ -198,6 +198,19 @@ def test_another_recipe_is_refused(launch: Launch):
     )
 
 
+def test_a_mistake_is_mended_in_the_zoo_file(launch: Launch):
+    name = f"{FINETUNE}/imagenet/seed0"
+    assert (result := run(grid_of("crash"), launch)[name]) is not None and result.status == "failed"
+    grid = grid_of("finish")
+    assert Plan(grid, grid.cells()).state(grid.cells()[1]) == "run"
+    assert (result := run(grid, launch)[name]) is not None and result.status == "finished"
+    # With a checkpoint it would go on from the weights of other settings.
+    run(grid_of("crash", work_dir=Path("other")), launch)
+    (Path("other", name) / "epoch_1.pth").touch()
+    with pytest.raises(MTAdaptError, match=r"was run with other settings"):
+        run(grid_of("finish", work_dir=Path("other")), launch)
+
+
 def test_another_content_of_the_checkpoint_is_refused(launch: Launch):
     """The stand-in says that it had loaded a file with the hash abab..."""
     grid = grid_of("finish")

@@ -45,16 +45,22 @@ def known_result(grid: Grid, cell: Cell) -> CellResult | None:
     """The result of a run, if there is one.
 
     Raises:
-        MTAdaptError: when the folder holds a run of another recipe.
+        MTAdaptError: when the folder holds a run of another recipe that was finished or could be resumed. One that
+            failed before its first checkpoint is as none, so that the mistake can be mended in the zoo file.
     """
     folder = grid.folder(cell)
     recipe = folder / RECIPE
-    if recipe.is_file() and recipe.read_text().strip() != grid.recipe(cell):
+    if not recipe.is_file():
+        return None
+    result = read_result(folder / RESULT) if (folder / RESULT).is_file() else None
+    if recipe.read_text().strip() == grid.recipe(cell):
+        return result
+    if any(folder.rglob("*.pth")) or (result is not None and result.status == "finished"):
         raise MTAdaptError(
             f"{folder}: was run with other settings than those of {cell.training.where} and {cell.checkpoint.where}; "
             "remove the folder, or name another --work-dir"
         )
-    return read_result(folder / RESULT) if recipe.is_file() and (folder / RESULT).is_file() else None
+    return None
 
 
 def run_cell(grid: Grid, cell: Cell, launch: Launch, processes: Processes) -> CellResult | None:
@@ -144,7 +150,7 @@ def _result(grid: Grid, cell: Cell, error: str | None) -> CellResult:
         seed=cell.seed,
         status="failed" if error else "finished",
         attempts=_attempts(folder),
-        tasks=_tasks(metrics),
+        tasks=() if error else _tasks(metrics),
         metrics={} if error else metrics,
         seconds=round(sum(cost["seconds"] for cost in costs.values()), 2),
         devices=last.get("devices", 1),

@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,12 +72,14 @@ def check(grid: Grid, cells: Sequence[Cell], download: bool = True) -> list[str]
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what data sets and models log while they are only looked at off the terminal; warnings stay."""
+    """Keep what data sets and models log while they are only looked at off the terminal; warnings in the log stay."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.setLevel(level)
 
