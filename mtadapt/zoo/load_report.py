@@ -24,7 +24,8 @@ class LoadReport:
         missing: entries of the backbone that should be in the file and are not.
         unexpected: entries of the file that were not used; those behind the prefix stand without it.
         reshaped: entries of ``matched`` that were resized: position tables and embeddings.
-        new: entries of the backbone that a pre-training need not have: norms of further outputs, a mask token.
+        new: entries of the backbone that a pre-training need not have: norms of further outputs, adapters, a
+            mask token.
         share: of the elements of the backbone's parameters and statistics that came from the file, without ``new``.
         windows: of the checkpoint and of the backbone, where tables of relative positions were resized.
     """
@@ -52,8 +53,7 @@ class LoadReport:
         if self.missing:
             line += f"; MISSING, left as initialised: {some(self.missing)}"
         if self.new:
-            what = "the mask token stays" if self.new == ("mask_token",) else "norms of further outputs stay"
-            line += f"; {what} new: {some(self.new)}"
+            line += f"; {self._kinds_of_new()} stay new: {some(self.new)}"
         if self.unexpected:
             line += f"; not used: {self.grouped()}"
         return f"{line}; {percent(self.share)} of the parameters, {self.format}, SHA-256 {self.sha256[:8]}"
@@ -62,6 +62,13 @@ class LoadReport:
         """The entries that were not used, counted by the first part of their names."""
         counts = Counter(name.removeprefix("module.").split(".")[0] for name in self.unexpected)
         return ", ".join(f"{count} ({name})" for name, count in counts.items())
+
+    def _kinds_of_new(self) -> str:
+        kinds = {name.split(".")[0] for name in self.new}
+        words = [word for word, kind in (("the mask token", "mask_token"), ("adapters", "adapters")) if kind in kinds]
+        if kinds - {"mask_token", "adapters"}:
+            words.append("norms of further outputs")
+        return " and ".join(words)
 
     def table(self) -> str:
         """Several lines, for a terminal."""

@@ -26,6 +26,8 @@ _DERIVED = ("relative_position_index", "relative_coords_table")
 _COUNTER = "num_batches_tracked"
 _OBSOLETE = "attn_mask"
 _OUTPUT_NORM = re.compile(r"norm\d+\.(weight|bias)")
+# Of mtadapt.models.adapt_backbone.
+_ADAPTERS = "adapters."
 # Without these a backbone does not compute what that of the checkpoint does.
 _NEEDED = ("pre_norm", "pos_embed", "absolute_pos_embed", "register_tokens", "rel_pos_bias")
 
@@ -44,9 +46,9 @@ def load_backbone(
     Which format a file has is recognised from its names and shapes, see :mod:`mtadapt.zoo.formats`. Tables of relative
     positions and absolute position embeddings are resized to the windows and the image size of the backbone.
 
-    What a pre-training need not have is new by design and not counted: a mask token, and norms of output levels that
-    it did not give; a Swin Transformer trained with ``out_indices=(3,)`` has ``norm3`` alone, and ``norm0`` to
-    ``norm2`` of a detector stay as they are.
+    What a pre-training need not have is new by design and not counted: a mask token, adapters, and norms of output
+    levels that it did not give; a Swin Transformer trained with ``out_indices=(3,)`` has ``norm3`` alone, and
+    ``norm0`` to ``norm2`` of a detector stay as they are.
 
     Args:
         backbone: of mmpretrain, mmdet, mmseg or this package.
@@ -143,7 +145,9 @@ def _report(
 
 def _new(name: str, levels: set[str]) -> bool:
     """Whether the backbone of a pre-training need not have this entry; ``levels`` are the output norms that it has."""
-    return name == "mask_token" or bool(levels and _OUTPUT_NORM.fullmatch(name) and name.split(".")[0] not in levels)
+    if name == "mask_token" or name.startswith(_ADAPTERS):
+        return True
+    return bool(levels and _OUTPUT_NORM.fullmatch(name) and name.split(".")[0] not in levels)
 
 
 def _check(

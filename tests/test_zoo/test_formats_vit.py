@@ -183,6 +183,14 @@ def test_dinov2(tmp_path: Path):
         load_backbone(mm_vit(img_size=56, patch_size=14), tmp_path / "dinov2.pth")
 
 
+def test_registers_are_refused(tmp_path: Path):
+    """mmpretrain's ViT has no place for them, and without them it computes something else."""
+    model = timm_vit("vit_small_patch14_reg4_dinov2", img_size=56)
+    backbone = mm_vit(img_size=56, patch_size=14, layer_scale_init_value=1e-5)
+    with pytest.raises(MTAdaptError, match=r"the file's register_tokens is not in the model \(DINOv2, timm names"):
+        load_backbone(backbone, save(tmp_path / "reg.pth", model.state_dict()))
+
+
 def beit(window: int = 4, **settings: Any) -> BEiTViT:
     backbone = BEiTViT(ARCH, **{**dict(img_size=window * 16, out_type="raw", final_norm=False), **settings})
     backbone.eval()

@@ -315,6 +315,19 @@ def test_less_may_be_asked_for(tmp_path: Path):
     assert torch.equal(backbone.stages[0].blocks[0].norm1.weight, state["stages.0.blocks.0.norm1.weight"])
 
 
+def test_adapters_are_new(tmp_path: Path):
+    """They are put on a pre-trained backbone and belong to no checkpoint of it."""
+    config = dict(type="mmpretrain.SwinTransformer", arch=ARCH, out_indices=ALL, window_size=6)
+    adapters = [dict(type="LoRA", targets=["*.attn.w_msa.qkv"], rank=2)]
+    with DefaultScope.overwrite_default_scope("mtadapt"):
+        backbone = MODELS.build(dict(type="AdaptedBackbone", backbone=config, adapters=adapters))
+    state = pretrained(out_indices=ALL).state_dict()
+    report = load_backbone(backbone, save(tmp_path / "hvp.pth", state))
+    assert report.share == 1 and not report.missing and all(name.startswith("adapters.") for name in report.new)
+    assert f"; adapters stay new: {len(report.new)} (adapters." in str(report)
+    assert torch.equal(backbone.norm3.weight, state["norm3.weight"])
+
+
 def test_upcycled_experts(tmp_path: Path):
     """Dense layers become experts on the way, which is the backbone's own business."""
     dense = random_(MoESwin(ARCH, window_size=7))

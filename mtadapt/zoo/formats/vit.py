@@ -1,4 +1,9 @@
-"""Names of vision transformers: ViT, DeiT, MAE, DINO, DINOv2, BEiT, and the visual towers of CLIP."""
+"""Names of vision transformers: ViT, DeiT, MAE, DINO, DINOv2, BEiT, and the visual towers of CLIP.
+
+A file does not tell what has no entries. For the same features mmpretrain's VisionTransformer needs ``pre_norm=True``
+and ``norm_cfg=dict(type='LN', eps=1e-5)`` for CLIP, and ``layer_cfgs=dict(act_cfg=dict(type='mmpretrain.QuickGELU'))``
+for those towers of CLIP that were trained with it: OpenAI's and open_clip's ``-quickgelu``.
+"""
 
 from __future__ import annotations
 
