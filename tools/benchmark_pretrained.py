@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     instead.add_argument("--collect", type=Path, metavar="FOLDER", help="only copy the results of finished cells there")
     launch = parser.add_argument_group("launch")
     launch.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="how a run is started")
-    launch.add_argument("--gpus", type=int, default=1, help="of a run with a launcher (CPU processes without GPUs)")
+    launch.add_argument("--gpus", type=int, help="of a run with a launcher (CPU processes without GPUs)")
     launch.add_argument("--jobs", type=int, default=1, help="runs at a time, without a launcher")
     slurm = parser.add_argument_group("Slurm")
     slurm.add_argument("--partition", help="of the jobs")
@@ -50,10 +50,10 @@ def parse_args() -> argparse.Namespace:
     slurm.add_argument("--max-running", type=int, help="runs at a time")
     slurm.add_argument("--sbatch-args", default="", help="further flags of sbatch, e.g. '--account=vision --qos=low'")
     args = parser.parse_args()
-    for name, least in dict(gpus=1, jobs=1, retries=0, cpus_per_gpu=1).items():
-        if getattr(args, name) < least:
+    for name, least in dict(gpus=1, jobs=1, retries=0, cpus_per_gpu=1, max_running=1).items():
+        if (getattr(args, name) if getattr(args, name) is not None else least) < least:
             parser.error(f"--{name.replace('_', '-')} {getattr(args, name)}: give at least {least}")
-    if args.launcher == "none" and args.gpus > 1:
+    if args.launcher == "none" and (args.gpus or 1) > 1 and not args.dry_run:
         parser.error(f"--gpus {args.gpus}: without a launcher a run has one; add --launcher pytorch or slurm")
     if args.launcher != "none" and args.jobs > 1:
         parser.error(f"--jobs {args.jobs}: goes without a launcher; under Slurm give --max-running")
@@ -97,7 +97,7 @@ def write_reports(grid: Grid) -> None:
 
 def run_here(grid: Grid, cells: list[Cell], args: argparse.Namespace) -> int:
     """Run the cells on this machine and list those that failed."""
-    launch = Launch(TRAIN, args.gpus if args.launcher == "pytorch" else 0, args.retries)
+    launch = Launch(TRAIN, (args.gpus or 1) if args.launcher == "pytorch" else 0, args.retries)
     try:
         outcomes = run_locally(grid, cells, launch, args.jobs)
     except KeyboardInterrupt:
@@ -125,7 +125,7 @@ def submit_jobs(grid: Grid, cells: list[Cell], args: argparse.Namespace) -> None
     options = ["--retries", str(args.retries), *(["--trust-checkpoint"] if args.trust_checkpoint else [])]
     slurm = Slurm(
         tool=Path(__file__).resolve(),
-        gpus=args.gpus,
+        gpus=args.gpus or 1,
         cpus_per_gpu=args.cpus_per_gpu,
         partition=args.partition,
         time=args.time,
@@ -146,7 +146,7 @@ def main() -> int:
     elif args.report:
         write_reports(grid)
     elif args.dry_run:
-        print("\n".join([*check(grid, cells, download=False), Plan(grid, cells, args.gpus).table()]))
+        print("\n".join([*check(grid, cells, download=False), Plan(grid, cells, args.gpus or grid.zoo.gpus).table()]))
     else:
         print("\n".join(check(grid, cells)), flush=True)
         if args.launcher == "slurm":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,9 @@ def test_a_small_zoo(folder: Path):
     # Of the broken cell, whose data is not there, nothing is known.
     summary = next(line for line in printed.splitlines() if line.startswith("9 cells: 9 run; about "))
     assert summary.endswith(" device hours to go, and 2 cells of unknown length")
+    # Two steps of two images an epoch; one epoch, and two in stages.
+    assert re.search(r"^\| pretrain/own/seed3 +\| run +\| +2 \|", printed, re.M)
+    assert re.search(r"^\| multi_task/full/adapt_finetune/own/seed3 +\| run +\| +4 \|", printed, re.M)
     assert not (folder / "work_dirs").exists()
 
     printed = run(TOOL, "zoo.yaml", "--jobs", "2", "--retries", "0", cwd=folder, code=1, timeout=900)

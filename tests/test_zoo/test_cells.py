@@ -17,6 +17,7 @@ from mtadapt.errors import MTAdaptError
 from mtadapt.evaluation.scalars import last_validation
 from mtadapt.zoo.benchmark import Cell, Grid, Launch, Plan, check, collect, read_zoo, run_locally
 from mtadapt.zoo.benchmark.cell import of_task
+from mtadapt.zoo.benchmark.plan import Work, schedule
 from mtadapt.zoo.benchmark.processes import Processes, Stopped, locked, reason_of, training_command
 from mtadapt.zoo.results import CellResult, read_result, read_results
 from tests.command_line import ROOT
@@ -341,6 +342,17 @@ def test_command_with_a_launcher():
         *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4", "train.py", "c.py"),
         *("--work-dir", "w", "--resume", "--launcher", "pytorch", "--amp"),
     ]
+
+
+def test_steps_and_images_a_step():
+    """Ten images in batches of four on two devices are two steps an epoch."""
+    epochs = Config(dict(train_cfg=dict(max_epochs=3)))
+    assert schedule(epochs, dict(batch_size=4), 10, 2) == (6, 8)
+    iterations = Config(dict(train_cfg=dict(max_iters=7)))
+    sizes = dict(batch_size=dict(a=2, b=6))
+    assert schedule(iterations, dict(batch_sampler=dict(mode="mixed", **sizes)), 10, 2) == (7, 16)
+    assert schedule(iterations, dict(batch_sampler=sizes), 10, 1) == (7, 4)
+    assert Work(steps=6, batch=8, gflops=0.5).training_gflops == 6 * 8 * 0.5 * 3
 
 
 def test_estimates(launch: Launch):

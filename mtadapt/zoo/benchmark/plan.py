@@ -30,8 +30,8 @@ class Work:
     """What the training of a config computes.
 
     Args:
-        steps: of the optimizer, on one device.
-        batch: images a step.
+        steps: of the optimizer.
+        batch: images a step, on all devices.
         gflops: of the prediction for one image.
     """
 
@@ -98,8 +98,7 @@ class Plan:
         tflops = self.grid.zoo.tflops
         if work is None or tflops is None:
             return None
-        # All devices together do the steps of one times their number.
-        return work.training_gflops * self.devices / (tflops * 1e3) / 3600, "from hardware.tflops"
+        return work.training_gflops / (tflops * 1e3) / 3600, "from hardware.tflops"
 
     def table(self) -> str:
         """A row for every cell and the totals, without a final newline."""
@@ -147,21 +146,21 @@ def _work(config: Config, devices: int) -> Work | None:
             dataset = DATASETS.build(loader["dataset"])
             model = MODELS.build(config.model)
             flops = blank_image_flops(model, pseudo_collate([dataset[0]]))
-        batch, steps = _schedule(config, loader, len(dataset), devices)
+        steps, batch = schedule(config, loader, len(dataset), devices)
     except Exception:
         # The data set is not there, or the model cannot predict: the plan says so with a dash.
         return None
     return Work(steps, batch, sum(flops.values()) / 1e9)
 
 
-def _schedule(config: Config, loader: Mapping[str, Any], images: int, devices: int) -> tuple[int, int]:
-    """Images a step and steps of all epochs."""
+def schedule(config: Config, loader: Mapping[str, Any], images: int, devices: int) -> tuple[int, int]:
+    """Steps of a training, and images a step on all devices."""
     sampler = loader.get("batch_sampler") or {}
     sizes = sampler.get("batch_size", loader.get("batch_size", 1))
     if isinstance(sizes, Mapping):
         # A batch of all sources together, or the batches of one after the other.
         sizes = sum(sizes.values()) if sampler.get("mode") == "mixed" else mean(sizes.values())
-    batch = int(sizes)
+    batch = int(sizes) * devices
     if config.train_cfg.get("max_epochs"):
-        return batch, config.train_cfg.max_epochs * math.ceil(images / (batch * devices))
-    return batch, config.train_cfg.max_iters
+        return config.train_cfg.max_epochs * math.ceil(images / batch), batch
+    return config.train_cfg.max_iters, batch
