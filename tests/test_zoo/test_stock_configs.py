@@ -153,6 +153,6 @@ def test_the_tools_of_the_libraries_train_them_as_ours_do(tmp_path: Path, data: 
         config = STOCK / f"synthetic_{task}.py"
         printed = run(script, config, "--work-dir", work_dir, "--cfg-options", *options, cwd=tmp_path)
         assert (work_dir / "epoch_1.pth").is_file()
-        line = [line for line in printed.splitlines() if "Epoch(val) [1]" in line and "/m" in line.lower()][-1]
+        line = [line for line in printed.splitlines() if "Epoch(val) [1]" in line and f"{task}/" in line][-1]
         lines.append(line.split("]")[-1].split("data_time")[0])
     assert lines[0] == lines[1] and f"{task}/" in lines[0]
