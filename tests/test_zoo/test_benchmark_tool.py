@@ -63,7 +63,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_a_small_zoo(folder: Path):
     printed = run(TOOL, "zoo.yaml", "--dry-run", cwd=folder)
-    # Of the broken cell, whose data is not there, nothing is known.
+    # Of the two broken cells, whose data is not there, nothing is known.
     summary = next(line for line in printed.splitlines() if line.startswith("9 cells: 9 run; about "))
     assert summary.endswith(" device hours to go, and 2 cells of unknown length")
     # Two steps of two images an epoch; one epoch, and two in stages.

@@ -353,6 +353,7 @@ def test_steps_and_images_a_step():
     assert schedule(iterations, dict(batch_sampler=dict(mode="mixed", **sizes)), 10, 2) == (7, 16)
     assert schedule(iterations, dict(batch_sampler=sizes), 10, 1) == (7, 4)
     assert Work(steps=6, batch=8, gflops=0.5).training_gflops == 6 * 8 * 0.5 * 3
+    assert Work(steps=6, batch=8, gflops=None).training_gflops is None
 
 
 def test_estimates(launch: Launch):

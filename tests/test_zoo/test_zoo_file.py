@@ -78,7 +78,7 @@ def test_every_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("checkpoint: null", "checkpoint: null\n    sha256: ab", "18: checkpoint 'random' is no file that could have"),
         ("{config: a.py, options: {tr", "{options: {tr", "26: checkpoints[2].pretrain has no field 'config'; add it"),
         ("type: mmdet.ResNet, ", "", "23: checkpoints[1].backbone has no field 'type'; write the whole backbone"),
-        ("sha256: 0123456789abcdef", "sha256: 12345678", "20: checkpoints[1].sha256: 12345678 is given; write a text (in"),
+        ("sha256: 0123456789abcdef", "sha256: 12345678", "20: checkpoints[1].sha256: 12345678 is given; write a text"),
         ("min_match: 0.9", "min_match: 98", "22: checkpoints[1].min_match: 98 is given; write a number above 0 and"),
         ("[0, 3]", "[0, 0]", "5: seeds: 0 stands twice; leave one out"),
         ("[0, 3]", "[]", "5: seeds: [] is given; write a list of at least one entry"),

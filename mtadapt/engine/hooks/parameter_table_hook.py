@@ -14,6 +14,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.hooks.hook import DATA_BATCH
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
 from prettytable import PrettyTable
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -213,7 +214,12 @@ def _first_image(data_batch: Any) -> dict:
     """The batch cut to its first sample, with a blank image."""
     inputs, samples = data_batch["inputs"], data_batch.get("data_samples")
     blank = [torch.zeros_like(inputs[0])] if isinstance(inputs, Sequence) else torch.zeros_like(inputs[:1])
-    return dict(inputs=blank, data_samples=None if samples is None else copy.deepcopy(samples[:1]))
+    samples = None if samples is None else copy.deepcopy(samples[:1])
+    for sample in samples or ():
+        # Detectors ask for the scale of the image, which training pipelines without a resize do not pack.
+        if isinstance(sample, BaseDataElement) and sample.get("scale_factor") is None:
+            sample.set_metainfo(dict(scale_factor=(1.0, 1.0)))
+    return dict(inputs=blank, data_samples=samples)
 
 
 def _predict(model: Any, image: dict) -> None:

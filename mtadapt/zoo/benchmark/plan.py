@@ -32,16 +32,18 @@ class Work:
     Args:
         steps: of the optimizer.
         batch: images a step, on all devices.
-        gflops: of the prediction for one image.
+        gflops: of the prediction for one image; None where the model cannot predict one.
     """
 
     steps: int
     batch: int
-    gflops: float
+    gflops: float | None
 
     @property
-    def training_gflops(self) -> float:
+    def training_gflops(self) -> float | None:
         """Ours: steps times images times three passes, whatever is frozen."""
+        if self.gflops is None:
+            return None
         return self.steps * self.batch * self.gflops * _STEP
 
 
@@ -96,9 +98,10 @@ class Plan:
         if alike:
             return mean(alike), "from finished cells"
         tflops = self.grid.zoo.tflops
-        if work is None or tflops is None:
+        computation = work.training_gflops if work is not None else None
+        if computation is None or tflops is None:
             return None
-        return work.training_gflops / (tflops * 1e3) / 3600, "from hardware.tflops"
+        return computation / (tflops * 1e3) / 3600, "from hardware.tflops"
 
     def table(self) -> str:
         """A row for every cell and the totals, without a final newline."""
@@ -117,7 +120,7 @@ class Plan:
                     cell.name,
                     state,
                     f"{work.steps:,}" if work else "-",
-                    f"{work.training_gflops / 1e3:,.1f}" if work else "-",
+                    f"{work.training_gflops / 1e3:,.1f}" if work and work.training_gflops is not None else "-",
                     f"{hours[0]:.3g}" if hours else "-",
                     hours[1] if hours else "-",
                 ]
@@ -140,16 +143,17 @@ def _counts(states: Iterable[str]) -> dict[str, int]:
 
 def _work(config: Config, devices: int) -> Work | None:
     """Build the data set and the model, and predict for a blank image of the first one's size."""
-    try:
-        with quiet(), DefaultScope.overwrite_default_scope(config.get("default_scope", "mtadapt")):
-            loader: Mapping[str, Any] = config.train_dataloader
-            dataset = DATASETS.build(loader["dataset"])
-            model = MODELS.build(config.model)
-            flops = blank_image_flops(model, pseudo_collate([dataset[0]]))
-        steps, batch = schedule(config, loader, len(dataset), devices)
-    except Exception:
-        # The data set is not there, or the model cannot predict: the plan says so with a dash.
-        return None
+    with quiet(), DefaultScope.overwrite_default_scope(config.get("default_scope", "mtadapt")):
+        try:
+            dataset = DATASETS.build(config.train_dataloader["dataset"])
+            steps, batch = schedule(config, config.train_dataloader, len(dataset), devices)
+        except Exception:
+            # Whatever the data set misses, the plan says so with a dash, and the run with its reason.
+            return None
+        try:
+            flops = blank_image_flops(MODELS.build(config.model), pseudo_collate([dataset[0]]))
+        except Exception:
+            return Work(steps, batch, None)
     return Work(steps, batch, sum(flops.values()) / 1e9)
 
 
