@@ -284,3 +284,9 @@ def test_a_trained_checkpoint_that_was_not_loaded_is_marked(tmp_path: Path) -> N
     write_cell(tmp_path, "multi_task", "own", "finetune", 0)
     (loading,) = only(tmp_path).loadings
     assert loading.note == "nothing was loaded, though a training made this checkpoint"
+
+
+def test_runs_that_loaded_less_of_the_same_file_stand_apart(tmp_path: Path) -> None:
+    for paradigm, share in (("finetune", 1.0), ("lv", 0.985)):
+        write_cell(tmp_path, "multi_task", "moco", paradigm, 0, weights=weights("moco", share))
+    assert sorted(each.share or 0.0 for each in only(tmp_path).loadings) == [0.985, 1.0]

@@ -44,26 +44,27 @@ class Loading:
 
 
 def loadings(cells: Iterable[Cell]) -> list[Loading]:
-    """One entry for each checkpoint and file; a checkpoint that a training of each seed makes has a file a seed.
+    """One entry for each checkpoint, file and share; a checkpoint that a training of each seed makes has a file a seed.
 
     Runs that failed before they loaded anything are left out. An entry carries a note when runs of one checkpoint and
     seed loaded different things: the rows of such a checkpoint compare what is not comparable.
     """
     cells = list(cells)
     trained = {cell.result.checkpoint for cell in cells if cell.result.kind == "pretrain"}
-    found: dict[tuple[str, str], list[Cell]] = {}
+    found: dict[tuple[str, str, str], list[Cell]] = {}
     files: dict[tuple[str, int | None], set[str]] = {}
     for cell in cells:
         result = cell.result
         if result.kind == "pretrain" or not (cell.finished or result.weights):
             continue
         digest = str((result.weights or {}).get("sha256", "")) if result.weights else "random"
-        found.setdefault((result.checkpoint, digest), []).append(cell)
+        share = str((result.weights or {}).get("share"))
+        found.setdefault((result.checkpoint, digest, share), []).append(cell)
         seed = result.seed if result.checkpoint in trained else None
         files.setdefault((result.checkpoint, seed), set()).add(digest)
     mixed = {name for (name, _), digests in files.items() if len(digests) > 1}
     entries = []
-    for (name, _), runs in sorted(found.items(), key=lambda item: (item[0][0], runs_order(item[1]))):
+    for (name, *_), runs in sorted(found.items(), key=lambda item: (item[0][0], runs_order(item[1]))):
         first = runs[0].result
         note = "runs of this checkpoint loaded different files" if name in mixed else ""
         if name in trained and not first.weights:
