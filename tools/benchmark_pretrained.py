@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 
 from mtadapt.errors import MTAdaptError, one_line_errors
+from mtadapt.runs.processes import LOG
 from mtadapt.zoo.benchmark import Cell, Grid, Launch, Plan, Slurm, check, collect, read_zoo, run_locally, submit
-from mtadapt.zoo.benchmark.processes import LOG
 from mtadapt.zoo.report import write_report
 
 #: Folder of the report, below that of the runs.

@@ -14,11 +14,11 @@ import pytest
 from mmengine.config import Config
 
 from mtadapt.errors import MTAdaptError
-from mtadapt.evaluation.scalars import last_validation
+from mtadapt.runs.processes import Processes, Stopped, locked, reason_of, training_command
+from mtadapt.runs.scalars import last_validation
 from mtadapt.zoo.benchmark import Cell, Grid, Launch, Plan, check, collect, read_zoo, run_locally
 from mtadapt.zoo.benchmark.cell import of_task
 from mtadapt.zoo.benchmark.plan import Work, schedule
-from mtadapt.zoo.benchmark.processes import Processes, Stopped, locked, reason_of, training_command
 from mtadapt.zoo.results import CellResult, read_result, read_results
 from tests.command_line import ROOT
 from tests.test_zoo.zoo_files import STAND_IN, write_zoo

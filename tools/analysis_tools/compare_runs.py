@@ -21,13 +21,12 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mtadapt.errors import MTAdaptError, one_line_errors
-from mtadapt.evaluation.scalars import scalar_logs
-from mtadapt.zoo.benchmark.cell import RECIPE
-from mtadapt.zoo.benchmark.launchers import in_parallel
-from mtadapt.zoo.benchmark.processes import LOG, Processes, locked, training_command
+from mtadapt.runs.parallel import in_parallel
+from mtadapt.runs.processes import LOG, Processes, locked, training_command
+from mtadapt.runs.scalars import scalar_logs
 
 TRAIN = Path(__file__).parents[1] / "train.py"
-FINISHED = "finished"
+FINISHED, RECIPE = "finished", "recipe.sha256"
 
 
 def configs_of(folder: Path, names: Sequence[str] | None) -> list[Path]:

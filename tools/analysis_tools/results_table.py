@@ -14,7 +14,7 @@ import statistics
 from pathlib import Path
 
 from mtadapt.errors import MTAdaptError, one_line_errors
-from mtadapt.evaluation.scalars import last_validation
+from mtadapt.runs.scalars import last_validation
 
 #: Metric to its heading and the factor that makes it a percentage.
 COLUMNS = {

@@ -11,9 +11,9 @@ from typing import Any
 from mtadapt.engine.checkpoints import write_atomically
 from mtadapt.engine.hooks.cost_hook import COST
 from mtadapt.errors import MTAdaptError
-from mtadapt.evaluation.scalars import last_validation, scalar_logs
+from mtadapt.runs.processes import LOG, Processes, busy, locked, reason_of, training_command
+from mtadapt.runs.scalars import last_validation, scalar_logs
 from mtadapt.zoo.benchmark.grid import Cell, Grid
-from mtadapt.zoo.benchmark.processes import LOG, Processes, busy, locked, reason_of, training_command
 from mtadapt.zoo.results import RESULT, CellResult, read_result
 
 CONFIG = "config.py"

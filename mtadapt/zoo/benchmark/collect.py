@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mtadapt.errors import MTAdaptError
-from mtadapt.evaluation.scalars import scalar_logs
+from mtadapt.runs.scalars import scalar_logs
 from mtadapt.zoo.benchmark.cell import CONFIG, known_result
 from mtadapt.zoo.benchmark.grid import Cell, Grid
 from mtadapt.zoo.results import RESULT

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 import torch
 
+from mtadapt.runs.parallel import in_parallel
+from mtadapt.runs.processes import LOG, Processes
 from mtadapt.zoo.benchmark.cell import Launch, known_result, run_cell
 from mtadapt.zoo.benchmark.grid import Cell, Grid
-from mtadapt.zoo.benchmark.processes import LOG, Processes
 from mtadapt.zoo.results import CellResult
 
 #: What a cell came to: its result, or None when another call of the tool is at it.
 Outcomes = dict[Cell, CellResult | None]
-
-Item = TypeVar("Item", bound=Hashable)
-Result = TypeVar("Result")
 
 
 def run_locally(grid: Grid, cells: Sequence[Cell], launch: Launch, jobs: int = 1) -> Outcomes:
@@ -73,49 +67,6 @@ def run_locally(grid: Grid, cells: Sequence[Cell], launch: Launch, jobs: int = 1
     return done | in_parallel(work, waiting, jobs, processes, tell)
 
 
-def in_parallel(
-    work: Callable[[Item], Result],
-    items: Sequence[Item],
-    jobs: int,
-    processes: Processes,
-    tell: Callable[[int, Item, Result], None] | None = None,
-) -> dict[Item, Result]:
-    """Call a function for each item, several at a time, in the order of the items.
-
-    Args:
-        work: function, which may start processes.
-        items: all different.
-        jobs: calls at a time.
-        processes: that are ended when a call raises an exception, or the tool gets Ctrl-C or SIGTERM.
-        tell: gets the number of calls that are over, the item of the last one and what it returned.
-
-    Returns:
-        What was returned for each item.
-
-    Raises:
-        KeyboardInterrupt: for Ctrl-C and SIGTERM.
-    """
-    results: dict[Item, Result] = {}
-    with ThreadPoolExecutor(jobs) as pool, _interruptible():
-        futures = {pool.submit(work, item): item for item in items}
-        waiting = set(futures)
-        try:
-            while waiting:
-                # Now and then, so that a signal is handled.
-                over, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
-                for future in over:
-                    item = futures[future]
-                    results[item] = future.result()
-                    if tell is not None:
-                        tell(len(results), item, results[item])
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            processes.stop()
-            raise
-    return {item: results[item] for item in items}
-
-
 def _line(cell: Cell, result: CellResult | None) -> str:
     if result is None:
         return f"{cell.name}: left to another call of the tool, which is at it"
@@ -152,20 +103,3 @@ def _devices() -> list[str]:
     number = torch.cuda.device_count()
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     return given.split(",")[:number] if given else [str(device) for device in range(number)]
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGTERM end the tool as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

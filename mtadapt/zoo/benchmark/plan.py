@@ -16,10 +16,10 @@ from prettytable import PrettyTable
 
 from mtadapt.engine.hooks.parameter_table_hook import blank_image_flops
 from mtadapt.registry import DATASETS, MODELS
+from mtadapt.runs.processes import busy
 from mtadapt.zoo.benchmark.cell import known_result
 from mtadapt.zoo.benchmark.grid import Cell, Grid
 from mtadapt.zoo.benchmark.preflight import quiet
-from mtadapt.zoo.benchmark.processes import busy
 
 # A training step is a forward pass and a backward pass of about twice its computation.
 _STEP = 3
