@@ -104,7 +104,7 @@ def swin_b(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_full_backbone_takes_the_pre_training(name: str, swin_b: Path):
     config = Config.fromfile(CONFIGS[name])
     with DefaultScope.overwrite_default_scope(config.default_scope):
-        loaded = load_backbone(MODELS.build(config.model.backbone), swin_b)
+        loaded = load_backbone(swin_b, MODELS.build(config.model.backbone))
     assert (loaded.windows, len(loaded.reshaped), loaded.unexpected) == ((6, 7), 24, ("mask_token",))
     assert len(loaded.new) == (0 if name == "in1k" else 6)
 

@@ -78,8 +78,8 @@ class BackboneWeightsHook(Hook):
             model = _whole_model(runner)
             self._download(checkpoint)
             report = load_backbone(
-                _backbone(model),
                 checkpoint,
+                _backbone(model),
                 prefix=self.prefix,
                 min_match=self.min_match,
                 sha256=self.sha256,

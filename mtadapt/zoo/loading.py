@@ -33,8 +33,8 @@ _NEEDED = ("pre_norm", "pos_embed", "absolute_pos_embed", "register_tokens", "re
 
 
 def load_backbone(
-    backbone: nn.Module,
     path_or_url: str | Path,
+    backbone: nn.Module,
     *,
     prefix: str | None = None,
     min_match: float = MIN_MATCH,
@@ -51,8 +51,8 @@ def load_backbone(
     ``norm0`` to ``norm2`` of a detector stay as they are.
 
     Args:
-        backbone: of mmpretrain, mmdet, mmseg or this package.
         path_or_url: see :func:`mtadapt.zoo.files.fetch`.
+        backbone: of mmpretrain, mmdet, mmseg or this package.
         prefix: what stands before the backbone's names in the file, found by default. A momentum encoder is found by
             its prefix alone.
         min_match: share of the elements of the backbone that has to be in the file. Whatever the share is, an entry

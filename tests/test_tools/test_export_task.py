@@ -259,14 +259,14 @@ def test_mmdet_detects_with_it_by_name(tmp_path: Path, data: Path):
             "--task lane: no task of .*plain.py; it has det, sem_seg, dr",
         ),
         ("{config} {config} --task det --out {out}", "plain.py: no checkpoint that can be read safely"),
-        ("{stock} {checkpoint} --task det --out {out}", "camvid_det.py: its model is no MultiTaskModel"),
+        ("{stock} {checkpoint} --task det --out {out}", "single_det.py: its model is no MultiTaskModel"),
         ("{config} {checkpoint} --task det --out {folder}", "exists and is not empty"),
     ],
 )
 def test_mistakes(tmp_path: Path, data: Path, words: str, message: str):
     trained = Trained(tmp_path, "plain", data)
     paths = dict(config=trained.config, checkpoint=trained.checkpoint, out=tmp_path / "out", folder=tmp_path)
-    given = words.format(**paths, stock=ROOT / "configs/zoo/stock/camvid_det.py").split()
+    given = words.format(**paths, stock=ROOT / "configs/zoo/camvid/single_det.py").split()
     printed = last_line(run(ROOT / "tools/model_converters/export_task.py", *given, cwd=tmp_path, code=2))
     assert printed.startswith("error: ") and re.search(message, printed), printed
     assert not (tmp_path / "out").exists()

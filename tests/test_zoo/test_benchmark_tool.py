@@ -55,7 +55,8 @@ def folder(tmp_path: Path) -> Path:
     base = ROOT / "configs/mt_synthetic_baseline.py"
     (tmp_path / "plain.py").write_text(CONFIG.format(base=base, epochs=1))
     (tmp_path / "adapt.py").write_text(CONFIG.format(base=base, epochs=2) + STAGES)
-    (tmp_path / "det.py").write_text(CONFIG.format(base=ROOT / "configs/zoo/stock/synthetic_det.py", epochs=1))
+    stock = CONFIG.format(base=ROOT / "configs/zoo/synthetic/single_det.py", epochs=2)
+    (tmp_path / "det.py").write_text(stock.replace("max_epochs", "max_iters"))
     (tmp_path / "zoo.yaml").write_text(ZOO)
     return tmp_path
 

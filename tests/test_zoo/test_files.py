@@ -62,7 +62,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, new_format: boo
     )
     backbone = ResNet(18)
     with pytest.raises(MTAdaptError, match=r"it asks for posix\.mkdir"):
-        load_backbone(backbone, path)
+        load_backbone(path, backbone)
     assert not made.exists()
     assert equal(read_state(path, trust=True), STATE) and made.is_dir()
 
@@ -185,7 +185,7 @@ def test_the_package():
     assert file.sha256.startswith("57934424") and file.source == "package:efficientnet-lite0"
     backbone, reference = EfficientNetLite0(pretrained=None), EfficientNetLite0()
     reference.init_weights()
-    report = load_backbone(backbone, "package:efficientnet-lite0")
+    report = load_backbone("package:efficientnet-lite0", backbone)
     assert report.source == file.source and report.share == 1 and len(report.matched) == 288
     assert report.grouped() == "1 (_conv_head), 5 (_bn1), 2 (_fc)"
     assert equal(backbone.state_dict(), reference.state_dict())
@@ -197,7 +197,7 @@ def test_efficientnet_of_timm(tmp_path: Path):
     reference = EfficientNetLite0(pretrained=None)
     backbone = EfficientNetLite0(pretrained=None)
     own = {name.removeprefix("timm_model."): value + 1 for name, value in reference.state_dict().items()}
-    report = load_backbone(backbone, saved(tmp_path / "timm.pth", {**own, "classifier.weight": torch.ones(2)}))
+    report = load_backbone(saved(tmp_path / "timm.pth", {**own, "classifier.weight": torch.ones(2)}), backbone)
     assert report.format == "timm names without a prefix" and report.unexpected == ("classifier.weight",)
     assert torch.equal(backbone.timm_model.conv_stem.weight, reference.timm_model.conv_stem.weight + 1)
 

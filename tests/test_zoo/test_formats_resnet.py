@@ -156,7 +156,7 @@ def test_the_features_of_torchvision(tmp_path: Path, resnet: nn.Module, name: st
     path = save(tmp_path / "c.pth.tar", make(resnet.state_dict()), _use_new_zipfile_serialization="v1" not in name)
     backbone = ResNet(18, out_indices=ALL)
     backbone.eval()
-    report = load_backbone(backbone, path)
+    report = load_backbone(path, backbone)
     image = torch.randn(2, 3, 64, 64)
     assert_same(backbone(image), features(resnet, image))
     assert re.search(words, report.format), report.format
@@ -168,7 +168,7 @@ def test_other_libraries(tmp_path: Path, resnet: nn.Module, build: type):
     path = save(tmp_path / "moco.pth", LAYOUTS["moco_v2"][0](resnet.state_dict()))
     backbone = build(18)
     backbone.eval()
-    load_backbone(backbone, path)
+    load_backbone(path, backbone)
     image = torch.randn(2, 3, 64, 64)
     assert_same(backbone(image), features(resnet, image))
 
@@ -177,7 +177,7 @@ def test_safetensors(tmp_path: Path, resnet: nn.Module):
     save_file(resnet.state_dict(), tmp_path / "r.safetensors")
     backbone = ResNet(18, out_indices=ALL)
     backbone.eval()
-    assert load_backbone(backbone, tmp_path / "r.safetensors").unexpected == ("fc.bias", "fc.weight")
+    assert load_backbone(tmp_path / "r.safetensors", backbone).unexpected == ("fc.bias", "fc.weight")
     image = torch.randn(1, 3, 64, 64)
     assert_same(backbone(image), features(resnet, image))
 
@@ -197,7 +197,7 @@ def test_timm(tmp_path: Path, name: str, config: dict):
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         backbone = MODELS.build(dict(config, out_indices=ALL))
     backbone.eval()
-    report = load_backbone(backbone, path)
+    report = load_backbone(path, backbone)
     assert report.share == 1
     image = torch.randn(1, 3, 64, 64)
     expected = model.forward_intermediates(image, indices=4, intermediates_only=True)
@@ -245,7 +245,7 @@ def test_the_classes_of_mmpretrain(tmp_path: Path, name: str):
     path = save(tmp_path / "mm.pth", dict(meta=dict(epoch=1), state_dict=model.state_dict()))
     backbone = ResNet(18)
     backbone.eval()
-    report = load_backbone(backbone, path)
+    report = load_backbone(path, backbone)
     assert report.format.endswith("behind 'backbone.'") and report.share == 1
     image = torch.randn(1, 3, 64, 64)
     assert_same(backbone(image), model.backbone(image), rtol=0, atol=0)

@@ -75,7 +75,7 @@ def test_the_features_of_timm(tmp_path: Path, of_timm: nn.Module, name: str):
     for build in TARGETS.values():
         backbone = build(7)
         backbone.eval()
-        report = load_backbone(backbone, path)
+        report = load_backbone(path, backbone)
         assert report.format == words and report.share == 1 and not report.missing and not report.reshaped
         assert sorted(report.new) == sorted(f"norm{n}.{kind}" for n in range(3) for kind in ("weight", "bias"))
         given = backbone(image)
@@ -95,7 +95,7 @@ def test_torchvision(tmp_path: Path):
     for build in TARGETS.values():
         backbone = build(7)
         backbone.eval()
-        report = load_backbone(backbone, path)
+        report = load_backbone(path, backbone)
         assert report.format == "torchvision names without a prefix" and report.share == 1
         assert report.unexpected == ("head.weight", "head.bias")
         assert_same([backbone(image)[3]], [expected])
@@ -108,7 +108,7 @@ def test_another_window(tmp_path: Path, of_timm: nn.Module):
     for build in TARGETS.values():
         backbone = build(12)
         backbone.eval()
-        report = load_backbone(backbone, path)
+        report = load_backbone(path, backbone)
         assert report.windows == (7, 12) and len(report.reshaped) == 6 and report.share == 1
         outputs.append(backbone(torch.ones(IMAGE).tril())[3])
     assert_same(outputs[1:], outputs[:1] * 3)
@@ -134,7 +134,7 @@ def test_the_simmim_of_mmpretrain(tmp_path: Path):
     path = save(tmp_path / "mm.pth", dict(meta=dict(epoch=1), state_dict=model.state_dict()))
     backbone = SwinTransformer(ARCH, window_size=6)
     backbone.eval()
-    report = load_backbone(backbone, path)
+    report = load_backbone(path, backbone)
     image = torch.randn(1, 3, 192, 192)
     assert_same(backbone(image), SwinTransformer.forward(model.backbone, image), rtol=0, atol=0)
     assert report.share == 1 and report.unexpected == ("mask_token", "neck.decoder.0.weight", "neck.decoder.0.bias")
@@ -144,13 +144,13 @@ def test_the_simmim_of_mmpretrain(tmp_path: Path):
 def test_the_second_version_is_refused(tmp_path: Path):
     model = timm.create_model("swinv2_tiny_window8_256", embed_dim=16, depths=(2, 1, 2, 1), num_heads=(1, 2, 4, 8))
     with pytest.raises(MTAdaptError, match=r"of another backbone than this SwinTransformer: "):
-        load_backbone(TARGETS["mmpretrain"](7), save(tmp_path / "v2.pth", model.state_dict()))
+        load_backbone(save(tmp_path / "v2.pth", model.state_dict()), TARGETS["mmpretrain"](7))
 
 
 def test_a_vit_is_refused(tmp_path: Path, of_timm: nn.Module):
     vit = timm.create_model("vit_tiny_patch16_224", depth=2, embed_dim=16, num_heads=1)
     with pytest.raises(MTAdaptError, match="of another backbone than this SwinTransformer"):
-        load_backbone(TARGETS["mmdet"](7), save(tmp_path / "vit.pth", vit.state_dict()))
+        load_backbone(save(tmp_path / "vit.pth", vit.state_dict()), TARGETS["mmdet"](7))
 
 
 def test_half_of_the_names_changed(tmp_path: Path, of_timm: nn.Module):
@@ -159,5 +159,5 @@ def test_half_of_the_names_changed(tmp_path: Path, of_timm: nn.Module):
     backbone = TARGETS["mmseg"](7)
     before: dict[str, Tensor] = {name: value.clone() for name, value in backbone.state_dict().items()}
     with pytest.raises(MTAdaptError, match=r"is not in the file \(timm names .*; \d\d\.\d\d % of the parameters match"):
-        load_backbone(backbone, save(tmp_path / "half.pth", half))
+        load_backbone(save(tmp_path / "half.pth", half), backbone)
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())

@@ -87,7 +87,7 @@ def test_the_features_of_timm(tmp_path: Path, name: str):
     make, words = LAYOUTS[name]
     model = timm_vit()
     backbone = mm_vit()
-    report = load_backbone(backbone, save(tmp_path / "vit.pth", make(model.state_dict())))
+    report = load_backbone(save(tmp_path / "vit.pth", make(model.state_dict())), backbone)
     image = torch.randn(2, 3, 64, 64)
     assert_same(backbone(image), [model.forward_features(image)])
     assert report.format == words and report.share == 1 and not report.reshaped
@@ -98,18 +98,18 @@ def test_without_a_class_token(tmp_path: Path):
     model = timm_vit(class_token=False, global_pool="avg", fc_norm=False)
     backbone = MoEViT(ARCH, img_size=64, window_size=None)
     backbone.eval()
-    load_backbone(backbone, save(tmp_path / "vit.pth", model.state_dict()))
+    load_backbone(save(tmp_path / "vit.pth", model.state_dict()), backbone)
     image = torch.randn(2, 3, 64, 64)
     expected = model.forward_features(image).transpose(1, 2).unflatten(2, (4, 4))
     assert_same(backbone(image), [expected])
-    with_token = load_backbone(MoEViT(ARCH, img_size=64), save(tmp_path / "token.pth", timm_vit().state_dict()))
+    with_token = load_backbone(save(tmp_path / "token.pth", timm_vit().state_dict()), MoEViT(ARCH, img_size=64))
     assert "pos_embed" in with_token.reshaped and with_token.share == 1
 
 
 def test_torchvision(tmp_path: Path):
     model = randomised(torchvision.models.VisionTransformer(64, 16, 3, 2, 32, 128, num_classes=3))
     backbone = mm_vit()
-    report = load_backbone(backbone, save(tmp_path / "vit.pth", model.state_dict()))
+    report = load_backbone(save(tmp_path / "vit.pth", model.state_dict()), backbone)
     image = torch.randn(2, 3, 64, 64)
     tokens = torch.cat([model.class_token.expand(2, -1, -1), model._process_input(image)], dim=1)
     assert_same(backbone(image), [model.encoder(tokens)])
@@ -124,13 +124,13 @@ def test_mmseg(tmp_path: Path):
     backbone = mmseg.models.VisionTransformer(**settings, norm_cfg=dict(type="LN", eps=1e-6))
     backbone.eval()
     model = timm_vit()
-    report = load_backbone(backbone, save(tmp_path / "vit.pth", model.state_dict()))
+    report = load_backbone(save(tmp_path / "vit.pth", model.state_dict()), backbone)
     image = torch.randn(2, 3, 64, 64)
     expected = model.forward_features(image)[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
     assert_same(backbone(image), [expected])
     assert report.share == 1 and "layers.0.attn.attn.in_proj_weight" in report.matched
     other = mm_vit()
-    load_backbone(other, save(tmp_path / "mmseg.pth", dict(state_dict=behind("backbone.", backbone.state_dict()))))
+    load_backbone(save(tmp_path / "mmseg.pth", dict(state_dict=behind("backbone.", backbone.state_dict()))), other)
     assert_same(other(image), [model.forward_features(image)])
 
 
@@ -139,7 +139,7 @@ def test_another_image_size(tmp_path: Path, side: int):
     """As timm resizes it, but for its filter against aliasing."""
     model = timm_vit()
     backbone = mm_vit(img_size=side)
-    report = load_backbone(backbone, save(tmp_path / "vit.pth", model.state_dict()))
+    report = load_backbone(save(tmp_path / "vit.pth", model.state_dict()), backbone)
     assert report.reshaped == ("pos_embed",)
     expected = timm.layers.resample_abs_pos_embed(model.pos_embed, [side // 16] * 2, antialias=False)
     torch.testing.assert_close(backbone.pos_embed, expected)
@@ -148,7 +148,7 @@ def test_another_image_size(tmp_path: Path, side: int):
 def test_an_oblong_image(tmp_path: Path):
     model = timm_vit()
     backbone = mm_vit(img_size=(64, 96))
-    load_backbone(backbone, save(tmp_path / "vit.pth", model.state_dict()))
+    load_backbone(save(tmp_path / "vit.pth", model.state_dict()), backbone)
     expected = timm.layers.resample_abs_pos_embed(model.pos_embed, [4, 6], antialias=False)
     torch.testing.assert_close(backbone.pos_embed, expected)
 
@@ -158,12 +158,12 @@ def test_the_token_of_distillation(tmp_path: Path):
     path = save(tmp_path / "deit.pth", dict(model=model.state_dict()))
     backbone = DistilledVisionTransformer(ARCH, img_size=64, out_type="raw")
     backbone.eval()
-    load_backbone(backbone, path)
+    load_backbone(path, backbone)
     image = torch.randn(2, 3, 64, 64)
     assert_same(backbone(image), [model.forward_features(image)])
     with pytest.raises(MTAdaptError, match=r"this VisionTransformer: the file's dist_token is not in the model"):
-        load_backbone(mm_vit(), path)
-    report = load_backbone(MoEViT(ARCH, img_size=64), path)
+        load_backbone(path, mm_vit())
+    report = load_backbone(path, MoEViT(ARCH, img_size=64))
     assert "dist_token" in report.unexpected
 
 
@@ -172,15 +172,15 @@ def test_dinov2(tmp_path: Path):
     model = timm_vit("vit_small_patch14_dinov2", img_size=56)
     state = {**model.state_dict(), **some("mask_token")}
     backbone = mm_vit(img_size=56, patch_size=14, layer_scale_init_value=1e-5)
-    report = load_backbone(backbone, save(tmp_path / "dinov2.pth", state))
+    report = load_backbone(save(tmp_path / "dinov2.pth", state), backbone)
     image = torch.randn(2, 3, 56, 56)
     assert_same(backbone(image), [model.forward_features(image)])
     assert report.format == "DINOv2, timm names without a prefix" and report.share == 1
     bare = timm_vit("vit_small_patch14_dinov2", img_size=56, no_embed_class=True)
-    load_backbone(backbone, save(tmp_path / "bare.pth", bare.state_dict()))
+    load_backbone(save(tmp_path / "bare.pth", bare.state_dict()), backbone)
     assert_same(backbone(image), [bare.forward_features(image)])
     with pytest.raises(MTAdaptError, match=r"the file's layers\.0\.attn\.gamma1\.weight is not in the model"):
-        load_backbone(mm_vit(img_size=56, patch_size=14), tmp_path / "dinov2.pth")
+        load_backbone(tmp_path / "dinov2.pth", mm_vit(img_size=56, patch_size=14))
 
 
 def test_registers_are_refused(tmp_path: Path):
@@ -188,7 +188,7 @@ def test_registers_are_refused(tmp_path: Path):
     model = timm_vit("vit_small_patch14_reg4_dinov2", img_size=56)
     backbone = mm_vit(img_size=56, patch_size=14, layer_scale_init_value=1e-5)
     with pytest.raises(MTAdaptError, match=r"the file's register_tokens is not in the model \(DINOv2, timm names"):
-        load_backbone(backbone, save(tmp_path / "reg.pth", model.state_dict()))
+        load_backbone(save(tmp_path / "reg.pth", model.state_dict()), backbone)
 
 
 def beit(window: int = 4, **settings: Any) -> BEiTViT:
@@ -200,12 +200,12 @@ def beit(window: int = 4, **settings: Any) -> BEiTViT:
 def test_beit(tmp_path: Path):
     model = timm_vit("beit_base_patch16_224")
     backbone = beit()
-    report = load_backbone(backbone, save(tmp_path / "beit.pth", dict(model=model.state_dict())))
+    report = load_backbone(save(tmp_path / "beit.pth", dict(model=model.state_dict())), backbone)
     image = torch.randn(2, 3, 64, 64)
     assert_same(backbone(image), [model.forward_features(image)])
     assert report.format == "BEiT, timm names without a prefix" and report.share == 1
     larger = beit(6)
-    report = load_backbone(larger, tmp_path / "beit.pth")
+    report = load_backbone(tmp_path / "beit.pth", larger)
     assert len(report.reshaped) == 3 and report.windows == (4, 6)
     name = "layers.0.attn.relative_position_bias_table"
     given, resized = model.state_dict()["blocks.0.attn.relative_position_bias_table"], larger.state_dict()[name]
@@ -222,11 +222,11 @@ def test_beit_with_one_table_for_all_layers(tmp_path: Path):
     path = save(tmp_path / "beit.pth", dict(model=state))
     image = torch.randn(2, 3, 64, 64)
     for backbone in (beit(), beit(use_rel_pos_bias=False, use_shared_rel_pos_bias=True)):
-        report = load_backbone(backbone, path)
+        report = load_backbone(path, backbone)
         assert_same(backbone(image), [model.forward_features(image)])
         assert report.share == 1 and report.format.startswith("BEiT, ")
     with pytest.raises(MTAdaptError, match=r"not in the (model|file)"):
-        load_backbone(mm_vit(), path)
+        load_backbone(path, mm_vit())
 
 
 def clip_vit(act: str) -> VisionTransformer:
@@ -258,19 +258,19 @@ def test_clip(tmp_path: Path, quick: bool):
     tower = clip_tower(quick)
     backbone = clip_vit("QuickGELU" if quick else "GELU")
     path = save(tmp_path / "clip.pt", training(behind("module.", whole_clip(tower))))
-    report = load_backbone(backbone, path)
+    report = load_backbone(path, backbone)
     image = torch.randn(2, 3, 64, 64)
     assert_same(backbone(image), [clip_tokens(tower, image)])
     assert report.format == "CLIP, CLIP's names behind 'module.visual.'" and report.share == 1
     assert "proj" in report.unexpected and "(transformer)" in report.grouped()
     with pytest.raises(MTAdaptError, match=r"the file's pre_norm\.weight is not in the model"):
-        load_backbone(mm_vit(), path)
+        load_backbone(path, mm_vit())
 
 
 def test_clip_of_timm(tmp_path: Path):
     model = timm_vit("vit_base_patch32_clip_224", patch_size=16)
     backbone = clip_vit("GELU")
-    load_backbone(backbone, save(tmp_path / "timm.pth", model.state_dict()))
+    load_backbone(save(tmp_path / "timm.pth", model.state_dict()), backbone)
     image = torch.randn(2, 3, 64, 64)
     assert_same(backbone(image), [model.forward_features(image)])
 
@@ -296,9 +296,9 @@ def test_the_archives_of_openai(tmp_path: Path):
     with pytest.raises(
         MTAdaptError, match=r"not read, because it is a TorchScript archive, which holds code; .*--trust"
     ):
-        load_backbone(backbone, path)
+        load_backbone(path, backbone)
     assert torch.equal(backbone.pos_embed, before)
-    load_backbone(backbone, path, trust_checkpoint=True)
+    load_backbone(path, backbone, trust_checkpoint=True)
     image = torch.randn(2, 3, 64, 64)
     assert_same(backbone(image), [clip_tokens(tower, image)])
 
@@ -308,7 +308,7 @@ def test_the_resnet_of_clip(tmp_path: Path):
     tower = clip_tower(False, layers=layers, width=16, head_width=16)
     backbone = CLIPResNet(layers, width=16)
     backbone.eval()
-    report = load_backbone(backbone, save(tmp_path / "rn.pt", whole_clip(tower)))
+    report = load_backbone(save(tmp_path / "rn.pt", whole_clip(tower)), backbone)
     image = torch.randn(2, 3, 64, 64)
     expected = tower.forward_intermediates(image)["image_intermediates"][1:]
     assert_same(backbone(image), expected, rtol=0, atol=0)
@@ -340,7 +340,7 @@ def test_the_classes_of_mmpretrain(tmp_path: Path, name: str):
     model = mm_model(MM[name])
     path = save(tmp_path / "mm.pth", dict(meta=dict(epoch=1), state_dict=model.state_dict()))
     backbone = mm_vit()
-    report = load_backbone(backbone, path)
+    report = load_backbone(path, backbone)
     image = torch.randn(2, 3, 64, 64)
     expected = VisionTransformer.forward(model.backbone, image)
     assert_same(backbone(image), expected, rtol=0, atol=0)
@@ -355,7 +355,7 @@ def test_the_beit_of_mmpretrain(tmp_path: Path):
     model = mm_model(backbone)
     path = save(tmp_path / "mm.pth", dict(state_dict={**behind("backbone.", model.state_dict())}))
     target = beit(final_norm=True, use_rel_pos_bias=False, use_shared_rel_pos_bias=True)
-    report = load_backbone(target, path)
+    report = load_backbone(path, target)
     image = torch.randn(2, 3, 64, 64)
     assert_same(target(image), BEiTViT.forward(model, image), rtol=0, atol=0)
     assert report.share == 1 and report.unexpected == ("mask_token",)

@@ -82,7 +82,7 @@ def test_the_three_libraries_compute_the_same(tmp_path: Path, window: int):
     for build in SWINS:
         backbone = build(window)
         backbone.eval()
-        loaded = load_backbone(backbone, path)
+        loaded = load_backbone(path, backbone)
         assert "mask_token" in loaded.unexpected and loaded.backbone == type(backbone).__name__
         assert sorted(loaded.new) == sorted(f"norm{level}.{kind}" for level in range(3) for kind in ("weight", "bias"))
         assert len(loaded.reshaped) == (0 if window == 6 else 5)
@@ -105,7 +105,7 @@ def test_an_equal_window_is_loaded_bit_for_bit(tmp_path: Path, build):
     state = pretrained().state_dict()
     backbone = build(6)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    loaded = load_backbone(backbone, save(tmp_path / "hvp.pth", state))
+    loaded = load_backbone(save(tmp_path / "hvp.pth", state), backbone)
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, before[name] if name in loaded.new else state[name]), name
     assert all(torch.equal(before[name], torch.full_like(before[name], "weight" in name)) for name in loaded.new)
@@ -116,7 +116,7 @@ def test_another_window_changes_the_tables_alone(tmp_path: Path, build):
     state = pretrained().state_dict()
     backbone = build(7)
     index = {name: value.clone() for name, value in backbone.state_dict().items() if name.endswith("index")}
-    loaded = load_backbone(backbone, save(tmp_path / "hvp.pth", state))
+    loaded = load_backbone(save(tmp_path / "hvp.pth", state), backbone)
     for name, value in backbone.state_dict().items():
         if name in index:
             assert torch.equal(value, index[name])
@@ -127,7 +127,7 @@ def test_another_window_changes_the_tables_alone(tmp_path: Path, build):
 
 def test_what_is_logged(tmp_path: Path):
     path = save(tmp_path / "hvp.pth", pretrained().state_dict())
-    loaded = load_backbone(mmdet_swin(), path)
+    loaded = load_backbone(path, mmdet_swin())
     total = len([name for name in mmdet_swin().state_dict() if not name.endswith("index")])
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert len(loaded.matched) == total - 6 and loaded.sha256 == digest
@@ -142,7 +142,7 @@ def test_what_is_logged(tmp_path: Path):
 
 
 def test_the_report_as_json(tmp_path: Path):
-    loaded = load_backbone(mmdet_swin(), save(tmp_path / "hvp.pth", pretrained().state_dict()))
+    loaded = load_backbone(save(tmp_path / "hvp.pth", pretrained().state_dict()), mmdet_swin())
     given = json.loads(json.dumps(loaded.as_dict()))
     assert (given["source"], given["backbone"], given["share"]) == ("hvp.pth", "SwinTransformer", 1)
     assert (given["matched"], given["missing"], given["new"], given["reshaped"]) == (len(loaded.matched), 0, 6, 5)
@@ -158,7 +158,7 @@ def test_prefixes(tmp_path: Path, prefix: str):
     state = pretrained(7, out_indices=ALL).state_dict()
     path = save(tmp_path / "hvp.pth", state, prefix)
     backbone = mmdet_swin()
-    loaded = load_backbone(backbone, path, prefix=None if prefix in PREFIXES else prefix)
+    loaded = load_backbone(path, backbone, prefix=None if prefix in PREFIXES else prefix)
     assert not loaded.new and not loaded.reshaped
     assert all(torch.equal(value, state[name]) for name, value in backbone.state_dict().items())
 
@@ -166,7 +166,7 @@ def test_prefixes(tmp_path: Path, prefix: str):
 def test_the_momentum_encoder_by_its_prefix(tmp_path: Path):
     state = pretrained(7, out_indices=ALL).state_dict()
     backbone = mmseg_swin()
-    load_backbone(backbone, save(tmp_path / "hvp.pth", state), prefix="contrastive.momentum_backbone.")
+    load_backbone(save(tmp_path / "hvp.pth", state), backbone, prefix="contrastive.momentum_backbone.")
     assert torch.equal(backbone.norm3.weight, state["norm3.weight"] + 1)
 
 
@@ -175,13 +175,13 @@ def test_the_newest_checkpoint_of_a_folder(tmp_path: Path):
     save(tmp_path / "iter_5.pth", {name: value * 0 for name, value in state.items()})
     path = save(tmp_path / "iter_10.pth", state)
     backbone = mmdet_swin()
-    assert load_backbone(backbone, tmp_path).source == path.name
+    assert load_backbone(tmp_path, backbone).source == path.name
     assert torch.equal(backbone.norm0.weight, state["norm0.weight"])
 
 
 def test_masks_of_old_checkpoints_are_left_out(tmp_path: Path):
     state = {**pretrained(7).state_dict(), "stages.2.blocks.1.attn.attn_mask": torch.zeros(1)}
-    report = load_backbone(mmdet_swin(), save(tmp_path / "old.pth", state))
+    report = load_backbone(save(tmp_path / "old.pth", state), mmdet_swin())
     assert not any("attn_mask" in name for name in report.matched) and report.share == 1
 
 
@@ -189,7 +189,7 @@ def test_masks_of_old_checkpoints_are_left_out(tmp_path: Path):
 def test_resnet(tmp_path: Path, build):
     state = random_(ResNet(18)).state_dict()
     backbone = build(18)
-    loaded = load_backbone(backbone, save(tmp_path / "r18.pth", state))
+    loaded = load_backbone(save(tmp_path / "r18.pth", state), backbone)
     assert len(loaded.matched) == len(state) and loaded.share == 1
     assert all(torch.equal(value, state[name]) for name, value in backbone.state_dict().items())
 
@@ -199,11 +199,11 @@ def test_vit_of_another_image_size(tmp_path: Path):
     state = random_(VisionTransformer(VIT, img_size=64)).state_dict()
     state["mask_token"] = torch.zeros(1, 1, 16)
     backbone = VisionTransformer(VIT, img_size=96)
-    loaded = load_backbone(backbone, save(tmp_path / "vit.pth", state))
+    loaded = load_backbone(save(tmp_path / "vit.pth", state), backbone)
     expected = VisionTransformer.resize_pos_embed(state["pos_embed"], (4, 4), (6, 6), "bicubic", 1)
     assert torch.equal(backbone.pos_embed, expected) and "mask_token" in loaded.unexpected
     same = VisionTransformer(VIT, img_size=64)
-    load_backbone(same, tmp_path / "vit.pth")
+    load_backbone(tmp_path / "vit.pth", same)
     assert torch.equal(same.pos_embed, state["pos_embed"])
 
 
@@ -212,7 +212,7 @@ def test_absolute_position_embedding_of_another_image_size(tmp_path: Path, build
     state = pretrained(7, use_abs_pos_embed=True).state_dict()
     sizes = dict(img_size=224) if build is mmpretrain_swin else dict(pretrain_img_size=224)
     backbone = build(7, use_abs_pos_embed=True, **sizes)
-    loaded = load_backbone(backbone, save(tmp_path / "hvp.pth", state))
+    loaded = load_backbone(save(tmp_path / "hvp.pth", state), backbone)
     expected = VisionTransformer.resize_pos_embed(state["absolute_pos_embed"], (48, 48), (56, 56), "bicubic", 0)
     assert loaded.reshaped == ("absolute_pos_embed",) and torch.equal(backbone.absolute_pos_embed, expected)
     assert "1 (absolute_pos_embed) of them resized; norms" in str(loaded)
@@ -223,7 +223,7 @@ def test_swin_v2_computes_its_tables(tmp_path: Path):
     state = random_(SwinTransformerV2(settings, img_size=192, window_size=6)).state_dict()
     backbone = SwinTransformerV2(settings, img_size=224, window_size=7)
     own = {name: value.clone() for name, value in backbone.named_buffers()}
-    load_backbone(backbone, save(tmp_path / "v2.pth", state))
+    load_backbone(save(tmp_path / "v2.pth", state), backbone)
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, own[name] if name in own else state[name]), name
 
@@ -254,7 +254,7 @@ def test_another_backbone(tmp_path: Path, build, mismatch: str):
     path = save(tmp_path / "hvp.pth", pretrained().state_dict())
     backbone = build()
     with pytest.raises(MTAdaptError, match=mismatch) as error:
-        load_backbone(backbone, path)
+        load_backbone(path, backbone)
     message = str(error.value)
     assert message.startswith(f"{path}: the checkpoint of another backbone than this {type(backbone).__name__}: ")
     assert message.endswith("; give the backbone the type, depth and width of the checkpoint's") and "\n" not in message
@@ -264,7 +264,7 @@ def test_another_backbone(tmp_path: Path, build, mismatch: str):
 def test_another_depth_of_resnet(tmp_path: Path, file: int, model: int, name: str):
     path = save(tmp_path / "r.pth", ResNet(file).state_dict())
     with pytest.raises(MTAdaptError, match=f"of another backbone than this ResNet: .*{name}.conv1.weight"):
-        load_backbone(mmdet.models.ResNet(model), path)
+        load_backbone(path, mmdet.models.ResNet(model))
 
 
 def test_a_few_missing_entries_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -272,7 +272,7 @@ def test_a_few_missing_entries_are_a_warning(tmp_path: Path, caplog: pytest.LogC
     state = {name: value for name, value in pretrained().state_dict().items() if not name.startswith("norm3")}
     path = save(tmp_path / "hvp.pth", state)
     backbone = mmdet_swin()
-    loaded = load_backbone(backbone, path)
+    loaded = load_backbone(path, backbone)
     norms = [f"norm{level}.{kind}" for level in range(4) for kind in ("weight", "bias")]
     assert list(loaded.missing) == norms and not loaded.new
     counted = {name: value.numel() for name, value in backbone.named_parameters()}
@@ -281,9 +281,9 @@ def test_a_few_missing_entries_are_a_warning(tmp_path: Path, caplog: pytest.LogC
         loaded
     )
     with pytest.raises(MTAdaptError, match=r"norm0\.weight is not in the file \(.*; 99\.\d\d % of the .* 100 % must\)"):
-        load_backbone(mmdet_swin(), path, min_match=1)
+        load_backbone(path, mmdet_swin(), min_match=1)
     state["norm3.weight"] = torch.ones(64)
-    assert load_backbone(mmdet_swin(), save(tmp_path / "hvp.pth", state)).missing == ("norm3.bias",)
+    assert load_backbone(save(tmp_path / "hvp.pth", state), mmdet_swin()).missing == ("norm3.bias",)
 
 
 def test_a_refused_backbone_is_as_it_was(tmp_path: Path):
@@ -298,7 +298,7 @@ def test_a_refused_backbone_is_as_it_was(tmp_path: Path):
     ]:
         before = {name: value.clone() for name, value in backbone.state_dict().items()}
         with pytest.raises(MTAdaptError, match="of another backbone than this"):
-            load_backbone(backbone, file)
+            load_backbone(file, backbone)
         assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
 
@@ -308,9 +308,9 @@ def test_less_may_be_asked_for(tmp_path: Path):
     with pytest.raises(
         MTAdaptError, match=r"stages\.3\.\S+ is not in the file \(.*; \d\d\.\d\d % .* match, 98\.00 % must"
     ):
-        load_backbone(mmdet_swin(6), path)
+        load_backbone(path, mmdet_swin(6))
     backbone = mmdet_swin(6)
-    report = load_backbone(backbone, path, min_match=0.1)
+    report = load_backbone(path, backbone, min_match=0.1)
     assert 0.1 < report.share < 0.6 and all(name.startswith("stages.3") for name in report.missing)
     assert torch.equal(backbone.stages[0].blocks[0].norm1.weight, state["stages.0.blocks.0.norm1.weight"])
 
@@ -322,7 +322,7 @@ def test_adapters_are_new(tmp_path: Path):
     with DefaultScope.overwrite_default_scope("mtadapt"):
         backbone = MODELS.build(dict(type="AdaptedBackbone", backbone=config, adapters=adapters))
     state = pretrained(out_indices=ALL).state_dict()
-    report = load_backbone(backbone, save(tmp_path / "hvp.pth", state))
+    report = load_backbone(save(tmp_path / "hvp.pth", state), backbone)
     assert report.share == 1 and not report.missing and all(name.startswith("adapters.") for name in report.new)
     assert f"; adapters stay new: {len(report.new)} (adapters." in str(report)
     assert torch.equal(backbone.norm3.weight, state["norm3.weight"])
@@ -334,7 +334,7 @@ def test_upcycled_experts(tmp_path: Path):
     backbone = MoESwin(ARCH, window_size=7, mlp_experts=dict(num_experts=4, top_k=2))
     dense.eval()
     backbone.eval()
-    report = load_backbone(backbone, save(tmp_path / "dense.pth", dense.state_dict()))
+    report = load_backbone(save(tmp_path / "dense.pth", dense.state_dict()), backbone)
     assert report.share == 1 and not report.missing
     image = torch.randn(1, 3, 224, 224)
     for given, expected in zip(backbone(image), dense(image), strict=True):
@@ -344,15 +344,15 @@ def test_upcycled_experts(tmp_path: Path):
 def test_files_that_are_no_checkpoints(tmp_path: Path):
     path = save(tmp_path / "hvp.pth", pretrained().state_dict())
     with pytest.raises(MTAdaptError, match=r"is not there behind 'teacher\.', the file begins with backbone\."):
-        load_backbone(mmdet_swin(), path, prefix="teacher.")
+        load_backbone(path, mmdet_swin(), prefix="teacher.")
     with pytest.raises(MTAdaptError, match=f"^{tmp_path}/none.pth: no such file"):
-        load_backbone(mmdet_swin(), tmp_path / "none.pth")
+        load_backbone(tmp_path / "none.pth", mmdet_swin())
     (tmp_path / "empty").mkdir()
     with pytest.raises(MTAdaptError, match=f"^{tmp_path}/empty: no checkpoint in this folder; give a file"):
-        load_backbone(mmdet_swin(), tmp_path / "empty")
+        load_backbone(tmp_path / "empty", mmdet_swin())
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(MTAdaptError, match="the checkpoint is truncated"):
-        load_backbone(mmdet_swin(), path)
+        load_backbone(path, mmdet_swin())
 
 
 def test_the_checkpoint_of_a_pre_training(tmp_path: Path):
@@ -362,7 +362,7 @@ def test_the_checkpoint_of_a_pre_training(tmp_path: Path):
         model = random_(MODELS.build(config.model))
     torch.save(dict(state_dict=model.state_dict()), tmp_path / "iter_1.pth")
     backbone = mmdet.models.SwinTransformer(**config.model.backbone.arch, window_size=7)
-    loaded = load_backbone(backbone, tmp_path)
+    loaded = load_backbone(tmp_path, backbone)
     (window,) = {module.window_size[0] for module in model.backbone.modules() if isinstance(module, WindowMSA)}
     assert "mask_token" in loaded.unexpected and loaded.windows == (window, 7)
     given = model.state_dict()

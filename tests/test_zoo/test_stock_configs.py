@@ -21,7 +21,7 @@ from mtadapt.datasets.synthetic import write_bdd100k
 from mtadapt.registry import DATASETS, METRICS, MODELS
 from tests.command_line import ROOT, run
 
-STOCK = ROOT / "configs/zoo/stock"
+ZOO = ROOT / "configs/zoo"
 TASKS = dict(det="mmdet", sem_seg="mmseg", drivable="mmseg")
 KIND = dict(det="FasterRCNN", sem_seg="EncoderDecoder", drivable="EncoderDecoder")
 #: What of a config the recipe of a training is.
@@ -43,6 +43,15 @@ def read(path: Path, data: Path) -> Config:
         loader = config[f"{split}_dataloader"]
         loader.update(LOADERS)
         loader.dataset.data_root = str(data)
+    return config
+
+
+def alone(config: Config, task: str) -> Config:
+    """The multi-task config with one of its tasks."""
+    config.model.tasks = {task: config.model.tasks[task]}
+    config.val_evaluator.tasks = {task: config.val_evaluator.tasks[task]}
+    for split in ("train", "val"):
+        config[f"{split}_dataloader"].dataset.tasks = (task,)
     return config
 
 
@@ -83,24 +92,24 @@ def run_of(config: Config, task: str) -> tuple[dict[str, Tensor], dict[str, floa
 
 @pytest.mark.parametrize("task", TASKS)
 def test_first_losses_and_metrics_are_those_of_the_single_task_model(task: str, data: Path):
-    theirs, numbers, found = run_of(read(STOCK / f"camvid_{task}.py", data), task)
-    ours, expected, others = run_of(read(ROOT / f"configs/camvid_adaptation/single_{task}.py", data), task)
-    assert {f"{task}.{key}": float(value) for key, value in theirs.items()} == {
-        key: float(value) for key, value in ours.items()
+    theirs, numbers, found = run_of(read(ZOO / f"camvid/single_{task}.py", data), task)
+    ours, expected, others = run_of(alone(read(ZOO / "camvid/finetune.py", data), task), task)
+    assert {f"{task}.{key}": value.item() for key, value in theirs.items()} == {
+        key: value.item() for key, value in ours.items()
     }
     assert numbers == expected and [*numbers]
     assert all(torch.equal(one, two) for one, two in zip(found, others, strict=True))
-    assert any(len(one.unique()) > 1 for one in found)
+    # Of three classes one may win everywhere; the losses are those of all numbers.
+    assert task == "drivable" or any(len(one.unique()) > 1 for one in found)
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", ["camvid", "synthetic"])
 def test_recipe_and_model_are_those_of_the_multi_task_config(name: str, task: str):
-    stock = Config.fromfile(STOCK / f"{name}_{task}.py")
-    base = dict(camvid="camvid_adaptation/finetune.py", synthetic="mt_synthetic_baseline.py")[name]
-    multi = Config.fromfile(ROOT / "configs" / base)
+    stock, multi = Config.fromfile(ZOO / name / f"single_{task}.py"), Config.fromfile(ZOO / name / "finetune.py")
     assert stock.default_scope == TASKS[task] and stock.model.type == f"{TASKS[task]}.{KIND[task]}"
     assert {key: stock[key] for key in RECIPE} == {key: multi[key] for key in RECIPE}
+    assert stock.model.backbone == {**multi.model.backbone, "type": f"mtadapt.{multi.model.backbone.type}"}
     head = dict(multi.model.tasks[task])
     for key in ("_scope_", "type", "backbone", "neck"):
         head.pop(key, None)
@@ -128,7 +137,7 @@ def test_a_disjoint_label_setting_gives_each_task_its_share(data: Path):
         for task in info["labelled_tasks"]:
             share[task].add(info["img_path"])
     for task, images in share.items():
-        config = read(STOCK / f"camvid_{task}.py", data)
+        config = read(ZOO / f"camvid/single_{task}.py", data)
         config.train_dataloader.dataset.label_setting = "disjoint_normal"
         with DefaultScope.overwrite_default_scope(config.default_scope):
             alone = DATASETS.build(config.train_dataloader.dataset)
@@ -144,15 +153,15 @@ def test_the_tools_of_the_libraries_train_them_as_ours_do(tmp_path: Path, data: 
     """Same seed, same log line of the validation."""
     library = dict(mmdet=mmdet, mmseg=mmseg)[TASKS[task]]
     options = [
-        *("train_cfg.max_epochs=1", "train_cfg.val_interval=1", "model.backbone.pretrained=None"),
+        *("train_cfg.max_iters=2", "train_cfg.val_interval=2", "model.backbone.pretrained=None"),
         *(f"{split}_dataloader.dataset.data_root={data}" for split in ("train", "val", "test")),
     ]
     lines = []
     for number, script in enumerate((ROOT / "tools/train.py", Path(library.__file__).parent / ".mim/tools/train.py")):
         work_dir = tmp_path / str(number)
-        config = STOCK / f"synthetic_{task}.py"
+        config = ZOO / f"synthetic/single_{task}.py"
         printed = run(script, config, "--work-dir", work_dir, "--cfg-options", *options, cwd=tmp_path)
-        assert (work_dir / "epoch_1.pth").is_file()
-        line = [line for line in printed.splitlines() if "Epoch(val) [1]" in line and f"{task}/" in line][-1]
+        assert (work_dir / "iter_2.pth").is_file()
+        line = [line for line in printed.splitlines() if "Iter(val)" in line and f"{task}/" in line][-1]
         lines.append(line.split("]")[-1].split("data_time")[0])
     assert lines[0] == lines[1] and f"{task}/" in lines[0]

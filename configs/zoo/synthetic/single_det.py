@@ -1,23 +1,21 @@
-"""Baseline of det on CamVid at 240x180: mmdet's own Faster R-CNN with the multi-task config's settings.
+"""Baseline of det on rendered scenes: mmdet's own Faster R-CNN with the multi-task config's settings.
 
-python tools/train.py configs/zoo/stock/camvid_det.py
+python tools/train.py configs/zoo/synthetic/single_det.py
 """
 
-_base_ = "../../camvid_adaptation/finetune.py"
+_base_ = "finetune.py"
 default_scope = "mmdet"
 tasks = ("det",)
 train_pipeline = [
     dict(type="mtadapt.LoadImage"),
     dict(type="mtadapt.LoadMultiTaskAnnotations"),
-    dict(type="RandomResize", scale=(240, 180), ratio_range=(0.75, 1.5), keep_ratio=True, resize_type="mmdet.Resize"),
-    dict(type="mmdet.RandomCrop", crop_type="absolute", crop_size=(224, 160), allow_negative_crop=True),
     dict(type="mmdet.RandomFlip", prob=0.5),
-    dict(type="mmseg.PhotoMetricDistortion"),
     dict(type="mmdet.PackDetInputs"),
 ]
 test_pipeline = [
     dict(type="mtadapt.LoadImage"),
-    dict(type="mmdet.Resize", scale=(240, 180), keep_ratio=True),
+    # mmdet wants to know the scale of an image, which resizing tells.
+    dict(type="mmdet.Resize", scale=(320, 192), keep_ratio=True),
     dict(type="mtadapt.LoadMultiTaskAnnotations"),
     dict(
         type="mmdet.PackDetInputs",
@@ -47,7 +45,7 @@ model = dict(
         bgr_to_rgb=True,
         pad_size_divisor=32,
     ),
-    backbone=dict(type="mtadapt.EfficientNetLite0", pretrained="package"),
+    backbone=dict(type="mtadapt.EfficientNetLite0", pretrained="package", norm_eval=False),
     neck={{_base_.model.neck}},
     rpn_head={{_base_.model.tasks.det.rpn_head}},
     roi_head={{_base_.model.tasks.det.roi_head}},

@@ -1,9 +1,9 @@
 """Baseline of drivable on rendered scenes: mmseg's own EncoderDecoder with the multi-task config's settings.
 
-python tools/train.py configs/zoo/stock/synthetic_drivable.py
+python tools/train.py configs/zoo/synthetic/single_drivable.py
 """
 
-_base_ = "synthetic_sem_seg.py"
+_base_ = "single_sem_seg.py"
 tasks = ("drivable",)
 train_dataloader = dict(dataset=dict(tasks=tasks))
 val_dataloader = dict(dataset=dict(tasks=tasks))

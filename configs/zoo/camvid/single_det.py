@@ -1,11 +1,11 @@
-"""Baseline of sem_seg on CamVid at 240x180: mmseg's own EncoderDecoder with the multi-task config's settings.
+"""Baseline of det on CamVid at 240x180: mmdet's own Faster R-CNN with the multi-task config's settings.
 
-python tools/train.py configs/zoo/stock/camvid_sem_seg.py
+python tools/train.py configs/zoo/camvid/single_det.py
 """
 
-_base_ = "../../camvid_adaptation/finetune.py"
-default_scope = "mmseg"
-tasks = ("sem_seg",)
+_base_ = "finetune.py"
+default_scope = "mmdet"
+tasks = ("det",)
 train_pipeline = [
     dict(type="mtadapt.LoadImage"),
     dict(type="mtadapt.LoadMultiTaskAnnotations"),
@@ -13,13 +13,16 @@ train_pipeline = [
     dict(type="mmdet.RandomCrop", crop_type="absolute", crop_size=(224, 160), allow_negative_crop=True),
     dict(type="mmdet.RandomFlip", prob=0.5),
     dict(type="mmseg.PhotoMetricDistortion"),
-    dict(type="mmseg.PackSegInputs"),
+    dict(type="mmdet.PackDetInputs"),
 ]
 test_pipeline = [
     dict(type="mtadapt.LoadImage"),
     dict(type="mmdet.Resize", scale=(240, 180), keep_ratio=True),
     dict(type="mtadapt.LoadMultiTaskAnnotations"),
-    dict(type="mmseg.PackSegInputs"),
+    dict(
+        type="mmdet.PackDetInputs",
+        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "instances"),
+    ),
 ]
 train_dataloader = dict(
     dataset=dict(
@@ -32,30 +35,28 @@ train_dataloader = dict(
 )
 val_dataloader = dict(dataset=dict(type="mtadapt.BDD100KDataset", tasks=tasks, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(_delete_=True, type="mmseg.IoUMetric", prefix="sem_seg", iou_metrics=["mIoU"])
+val_evaluator = dict(_delete_=True, type="mmdet.CocoMetric", prefix="det", metric="bbox", proposal_nums=(1, 10, 100))
 test_evaluator = val_evaluator
 model = dict(
     _delete_=True,
-    type="mmseg.EncoderDecoder",
+    type="mmdet.FasterRCNN",
     data_preprocessor=dict(
-        type="mmseg.SegDataPreProcessor",
+        type="mmdet.DetDataPreprocessor",
         mean=[127.0, 127.0, 127.0],
         std=[128.0, 128.0, 128.0],
         bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size_divisor=32,
-        test_cfg=dict(size_divisor=32),
+        pad_size_divisor=32,
     ),
-    backbone=dict(type="mtadapt.EfficientNetLite0", pretrained="package"),
+    backbone=dict(type="mtadapt.EfficientNetLite0", pretrained="package", norm_eval=False),
     neck={{_base_.model.neck}},
-    decode_head={{_base_.model.tasks.sem_seg.decode_head}},
-    train_cfg={{_base_.model.tasks.sem_seg.train_cfg}},
-    test_cfg={{_base_.model.tasks.sem_seg.test_cfg}},
+    rpn_head={{_base_.model.tasks.det.rpn_head}},
+    roi_head={{_base_.model.tasks.det.roi_head}},
+    train_cfg={{_base_.model.tasks.det.train_cfg}},
+    test_cfg={{_base_.model.tasks.det.test_cfg}},
 )
 default_hooks = dict(
     checkpoint=dict(type="mtadapt.ResumableCheckpointHook"),
-    visualization=dict(_delete_=True, type="SegVisualizationHook"),
+    visualization=dict(_delete_=True, type="DetVisualizationHook"),
 )
 custom_hooks = [
     dict(type="mtadapt.CheckpointMatchHook"),
@@ -64,4 +65,4 @@ custom_hooks = [
     dict(type="mtadapt.NonFiniteHook"),
     dict(type="mtadapt.RankHeartbeatHook"),
 ]
-visualizer = dict(_delete_=True, type="SegLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
+visualizer = dict(_delete_=True, type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])

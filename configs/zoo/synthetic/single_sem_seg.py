@@ -1,9 +1,9 @@
 """Baseline of sem_seg on rendered scenes: mmseg's own EncoderDecoder with the multi-task config's settings.
 
-python tools/train.py configs/zoo/stock/synthetic_sem_seg.py
+python tools/train.py configs/zoo/synthetic/single_sem_seg.py
 """
 
-_base_ = "../../mt_synthetic_baseline.py"
+_base_ = "finetune.py"
 default_scope = "mmseg"
 tasks = ("sem_seg",)
 train_pipeline = [
@@ -43,7 +43,7 @@ model = dict(
         size_divisor=32,
         test_cfg=dict(size_divisor=32),
     ),
-    backbone=dict(type="mtadapt.EfficientNetLite0", pretrained="package"),
+    backbone=dict(type="mtadapt.EfficientNetLite0", pretrained="package", norm_eval=False),
     neck={{_base_.model.neck}},
     decode_head={{_base_.model.tasks.sem_seg.decode_head}},
     train_cfg={{_base_.model.tasks.sem_seg.train_cfg}},
