@@ -6,7 +6,7 @@ bash tools/dist_train.sh configs/st_bdd_det.py 8
 _base_ = "mt_bdd_baseline.py"
 tasks = ("det",)
 model = dict(tasks=dict(_delete_=True, det={{_base_.det}}))
-train_dataloader = dict(dataset=dict(tasks=tasks))
+train_dataloader = dict(dataset=dict(tasks=tasks, label_tasks=("det", "sem_seg", "drivable")))
 val_dataloader = dict(dataset=dict(tasks=tasks))
 test_dataloader = val_dataloader
 val_evaluator = dict(

@@ -22,7 +22,7 @@ train_pipeline = [
 ]
 train_dataloader = dict(
     sampler=dict(_delete_=True, type="InfiniteSampler", shuffle=True),
-    dataset=dict(tasks=tasks, pipeline=train_pipeline),
+    dataset=dict(tasks=tasks, label_tasks=("det", "sem_seg", "drivable"), pipeline=train_pipeline),
 )
 val_dataloader = dict(dataset=dict(tasks=tasks))
 test_dataloader = val_dataloader

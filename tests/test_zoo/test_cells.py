@@ -246,7 +246,7 @@ def test_stopping_ends_the_runs_with_all_their_processes(launch: Launch):
     def train() -> None:
         folder.mkdir(parents=True)
         try:
-            processes.run([sys.executable, "-c", "import time; time.sleep(60)"], folder / "other.txt")
+            processes.run([sys.executable, "-c", "import time; time.sleep(600)"], folder / "other.txt")
         except Stopped:
             stopped.append(True)
 
