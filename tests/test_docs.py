@@ -98,3 +98,17 @@ def test_results_table_by_hand(tmp_path: Path):
         results_table.table([log])
     with pytest.raises(MTAdaptError, match=r"nothing.json: no log of scalars"):
         results_table.table([tmp_path / "nothing.json"])
+
+
+def test_the_comparison_of_checkpoints(tmp_path: Path):
+    """The report is that of the results beside it, and the page has its table."""
+    from mtadapt.zoo.report import write_report
+
+    logs = ROOT / "docs/logs/zoo_camvid"
+    write_report(logs, tmp_path)
+    made = (tmp_path / "report.md").read_text()
+    text = " ".join((ROOT / "docs/zoo.md").read_text().split())
+    rows = [line for line in made.splitlines() if re.match(r"\| (random|hvp|imagenet) +\| (single|\w*finetune)", line)]
+    assert len(rows) > 12
+    for row in rows[:12]:
+        assert re.sub(r" \[\d\]", "", " ".join(row.split())) in text, row
