@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -102,7 +103,7 @@ def damage_of(path: str | Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as file:
             broken = file.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error) as error:
         return f"the checkpoint is damaged ({error})"
     return f"the checkpoint is damaged at {broken}" if broken else None
 

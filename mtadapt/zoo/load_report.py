@@ -42,6 +42,11 @@ class LoadReport:
     share: float = 1.0
     windows: tuple[int, int] | None = None
 
+    @property
+    def share_of_entries(self) -> float:
+        """Of the entries of the backbone that should be in the file, those that are."""
+        return len(self.matched) / max(len(self.matched) + len(self.missing), 1)
+
     def __str__(self) -> str:
         """One line for the log."""
         total = len(self.matched) + len(self.missing) + len(self.new)

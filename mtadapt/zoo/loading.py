@@ -30,6 +30,8 @@ _OUTPUT_NORM = re.compile(r"norm\d+\.(weight|bias)")
 _ADAPTERS = "adapters."
 # Without these a backbone does not compute what that of the checkpoint does.
 _NEEDED = ("pre_norm", "pos_embed", "absolute_pos_embed", "register_tokens", "rel_pos_bias")
+# And these are its first layers, a small part of it that everything else depends on.
+_FIRST = (*_NEEDED, "stem", "conv1", "bn1", "patch_embed", "cls_token")
 
 
 def load_backbone(
@@ -55,8 +57,10 @@ def load_backbone(
         backbone: of mmpretrain, mmdet, mmseg or this package.
         prefix: what stands before the backbone's names in the file, found by default. A momentum encoder is found by
             its prefix alone.
-        min_match: share of the elements of the backbone that has to be in the file. Whatever the share is, an entry
-            of another shape, and one that the backbone would need to compute what the checkpoint's does, are refused.
+        min_match: share of the backbone that has to be in the file, of its elements and, ours, of its entries, because
+            norms and biases are few elements. Ours: first layers and position embeddings may lack with a smaller
+            value than the default alone. Whatever the share is, an entry of another shape or type, and one that the
+            backbone would need to compute what the checkpoint's does, are refused.
         sha256: of the file, see :func:`mtadapt.zoo.files.fetch`.
         trust_checkpoint: run the code that the file may hold, see :func:`mtadapt.zoo.files.read_state`.
 
@@ -104,8 +108,14 @@ def _place(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, 
 def _check_shapes(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     """Before anything is copied; the words are PyTorch's."""
     for name, value in state.items():
-        if name in own and value.shape != own[name].shape:
+        if name not in own:
+            continue
+        if value.shape != own[name].shape:
             raise ValueError(f"size mismatch for {name}: {_shape(value)} in the file, {_shape(own[name])} in the model")
+        if own[name].is_floating_point() and not value.is_floating_point():
+            raise ValueError(f"{name} is {str(value.dtype).removeprefix('torch.')} in the file")
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name} has values in the file that are not finite")
 
 
 def _shape(value: Tensor) -> str:
@@ -164,6 +174,10 @@ def _check(
         # A deeper backbone has further blocks in the same children; a mask token stands beside them.
         if name.split(".")[0] in inside:
             raise _other(backbone, file, f"the file's {name} is not in the model", report=report)
+    first = [name for name in report.missing if min_match >= MIN_MATCH and name.split(".")[0] in _FIRST]
+    if report.share_of_entries < min_match or first:
+        name = (first or report.missing)[0]
+        raise _other(backbone, file, f"{name} is not in the file", report=report, min_match=min_match)
 
 
 def _restore(own: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> None:
@@ -193,7 +207,8 @@ def _other(
 ) -> MTAdaptError:
     details = [found.format] if found else [report.format] if report else []
     if report and min_match is not None:
-        details.append(f"{percent(report.share)} of the parameters match, {percent(min_match)} must")
+        entries = f" and {percent(report.share_of_entries)} of the entries" if report.share >= min_match else ""
+        details.append(f"{percent(report.share)} of the parameters{entries} match, {percent(min_match)} must")
     inside = f" ({'; '.join(details)})" if details else ""
     return _RefusedError(
         f"{file.source}: the checkpoint of another backbone than this {type(backbone).__name__}: "

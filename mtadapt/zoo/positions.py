@@ -88,13 +88,19 @@ def _for_classes(table: Tensor) -> bool:
 def _fit_embedding(backbone: nn.Module, given: Tensor, own: Mapping[str, Tensor]) -> Tensor:
     """The position embedding of a ViT: class token, token of distillation, and a square grid."""
     place = own[_VIT_EMBEDDING]
+    if given.shape == place.shape:
+        return given
+    if given.dim() != 3:
+        raise MTAdaptError(
+            f"{_VIT_EMBEDDING}: the checkpoint has the shape {tuple(given.shape)}, the model {tuple(place.shape)}"
+        )
     tokens = sum(name in own for name in _TOKENS)
     if getattr(backbone, "num_extra_tokens", tokens) == 0:
         tokens = 0
     grid = _grid(backbone, place, tokens)
     side = isqrt(given.shape[1])
     extra = given.shape[1] - side * side
-    if given.dim() != 3 or given.shape[2] != place.shape[2] or extra > len(_TOKENS) or 0 < extra < tokens:
+    if given.shape[2] != place.shape[2] or extra > len(_TOKENS) or 0 < extra < tokens:
         raise MTAdaptError(
             f"{_VIT_EMBEDDING}: the checkpoint has the shape {tuple(given.shape)}, the model {tuple(place.shape)}; "
             "only square grids of the same channels with at most two extra tokens can be resized"

@@ -203,8 +203,13 @@ def test_a_mistake_is_mended_in_the_zoo_file(launch: Launch):
     name = f"{FINETUNE}/imagenet/seed0"
     assert (result := run(grid_of("crash"), launch)[name]) is not None and result.status == "failed"
     grid = grid_of("finish")
+    # What the failed run left behind says nothing of the other one.
+    stale = grid.root / name / "vis_data" / "scalars.json"
+    stale.parent.mkdir()
+    stale.touch()
     assert Plan(grid, grid.cells()).state(grid.cells()[1]) == "run"
     assert (result := run(grid, launch)[name]) is not None and result.status == "finished"
+    assert result.attempts == 1 and not stale.exists()
     # With a checkpoint it would go on from the weights of other settings.
     run(grid_of("crash", work_dir=Path("other")), launch)
     (Path("other", name) / "epoch_1.pth").touch()

@@ -99,7 +99,18 @@ def test_a_whole_model(tmp_path: Path):
 def test_where_the_state_dict_is(tmp_path: Path, content: dict, new_format: bool):
     more = {} if content is STATE else dict(epoch=1, optimizer=dict(state={0: torch.ones(2)}), ema=STATE)
     path = saved(tmp_path / "c.pth", {**content, **more}, _use_new_zipfile_serialization=new_format)
-    assert equal(read_state(path), STATE)
+    given = read_state(path)
+    assert equal({name: value for name, value in given.items() if not name.startswith("ema.")}, STATE)
+    assert len(given) == (1 if content is STATE else 2) * len(STATE)
+
+
+@pytest.mark.parametrize("follower", ["target_encoder", "target_network", "ema", "state_dict_ema", "encoder_k"])
+@pytest.mark.parametrize("other", ["something_else", "net"])
+def test_an_encoder_that_follows_another_keeps_its_name(tmp_path: Path, follower: str, other: str):
+    """Also where the name of the other one is not known."""
+    given = read_state(saved(tmp_path / "c.pth", {other: STATE, follower: STATE}))
+    leading = list(STATE) if other == "net" else []
+    assert list(given) == leading + [f"{follower}.{name}" for name in STATE]
 
 
 def test_two_state_dicts_keep_their_names(tmp_path: Path):

@@ -208,3 +208,22 @@ def test_urls_are_left_out_of_a_dry_run(folder: Path, monkeypatch: pytest.Monkey
     assert check(grid, grid.cells(), download=False) == [f"zoo.yaml:15: {url} would be downloaded"]
     with pytest.raises(MTAdaptError, match=r"^zoo\.yaml:15: file:.*absent\.pth: the download failed: "):
         check(grid, grid.cells())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "dict(type='mmengine.Pretrained', checkpoint='x')",
+        "[dict(type='Kaiming', layer='Conv2d'), dict(type='Pretrained', checkpoint='x')]",
+    ],
+)
+def test_other_ways_to_load_weights(folder: Path, given: str):
+    """Also in a backbone inside of another module."""
+    text = ZOO.replace("{train_cfg.max_epochs: 5, a: zoo}", "{}").replace("  det: a.py", "  det: b.py")
+    inner = f"dict(type='mmdet.ResNet', depth=18, init_cfg={given})"
+    model = f"dict(type='MultiTaskModel', backbone=dict(type='AdaptedBackbone', backbone={inner}))"
+    loader = "train_dataloader = dict(dataset=dict(type='BDD100KDataset'))"
+    grid = grid_of(text, folder, b=f"default_scope = 'mtadapt'\nmodel = {model}\n{loader}\n")
+    backbone = grid.config(cell_named(grid, "single_task/full/det/random/seed0")).model.backbone
+    resnet = dict(type="mmdet.ResNet", depth=18, pretrained=None)
+    assert backbone == dict(type="AdaptedBackbone", pretrained=None, backbone=resnet)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
-from mmpretrain.models import ResNet, SwinTransformer, SwinTransformerV2, VisionTransformer
+from mmpretrain.models import ResNet, ResNetV1c, SwinTransformer, SwinTransformerV2, VisionTransformer
 from mmpretrain.models.selfsup.simmim import SimMIMSwinTransformer
 from mmpretrain.models.utils.attention import WindowMSA
 from torch import Tensor, nn
@@ -272,7 +272,9 @@ def test_a_few_missing_entries_are_a_warning(tmp_path: Path, caplog: pytest.LogC
     state = {name: value for name, value in pretrained().state_dict().items() if not name.startswith("norm3")}
     path = save(tmp_path / "hvp.pth", state)
     backbone = mmdet_swin()
-    loaded = load_backbone(path, backbone)
+    with pytest.raises(MTAdaptError, match=r"99\.\d\d % of the parameters and 90\.\d* % of the entries match"):
+        load_backbone(path, backbone)
+    loaded = load_backbone(path, backbone, min_match=0.9)
     norms = [f"norm{level}.{kind}" for level in range(4) for kind in ("weight", "bias")]
     assert list(loaded.missing) == norms and not loaded.new
     counted = {name: value.numel() for name, value in backbone.named_parameters()}
@@ -283,7 +285,85 @@ def test_a_few_missing_entries_are_a_warning(tmp_path: Path, caplog: pytest.LogC
     with pytest.raises(MTAdaptError, match=r"norm0\.weight is not in the file \(.*; 99\.\d\d % of the .* 100 % must\)"):
         load_backbone(path, mmdet_swin(), min_match=1)
     state["norm3.weight"] = torch.ones(64)
-    assert load_backbone(save(tmp_path / "hvp.pth", state), mmdet_swin()).missing == ("norm3.bias",)
+    loaded = load_backbone(save(tmp_path / "hvp.pth", state), mmdet_swin(), min_match=0.9)
+    assert loaded.missing == ("norm3.bias",)
+
+
+def _norms(name: str) -> bool:
+    return "bn" in name or "downsample.1" in name
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        (lambda name: not _norms(name), r"bn1\.weight is not in the file \(.*% of the entries match, 98\.00 % must"),
+        (lambda name: "running" not in name, r"running_mean is not in the file .*% of the entries"),
+        (lambda name: not name.startswith(("conv1", "bn1")), r"conv1\.weight is not in the file"),
+    ],
+)
+def test_what_is_small_may_not_lack_either(tmp_path: Path, keep, message: str):
+    """Of a ResNet-50, all norms are half a percent of the parameters, its first convolution less."""
+    model = random_(ResNet(50))
+    state = {name: value for name, value in model.state_dict().items() if keep(name)}
+    path = tmp_path / "r50.pth"
+    torch.save(state, path)
+    with pytest.raises(MTAdaptError, match=message):
+        load_backbone(path, ResNet(50))
+    assert load_backbone(path, ResNet(50), min_match=0.3).share > 0.98
+
+
+@pytest.mark.parametrize("first", ["plain", "deep"])
+def test_another_stem(tmp_path: Path, first: str):
+    models = dict(plain=ResNet(50), deep=ResNetV1c(depth=50))
+    torch.save(models[first].state_dict(), tmp_path / "stem.pth")
+    other = next(model for name, model in models.items() if name != first)
+    with pytest.raises(MTAdaptError, match=r"(stem|conv1)\S* is not in the (file|model)"):
+        load_backbone(tmp_path / "stem.pth", other)
+
+
+@pytest.mark.parametrize("size", [(32, 64), (64, 256), (192, 384), (32, 96)])
+def test_a_vit_for_wide_images_loads_its_own_weights(tmp_path: Path, size: tuple[int, int]):
+    model, other = (VisionTransformer(VIT, img_size=size, patch_size=16, out_type="featmap") for _ in range(2))
+    random_(model)
+    path = tmp_path / "wide.pth"
+    torch.save(model.state_dict(), path)
+    assert load_backbone(path, other).reshaped == ()
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda value: (value * 10).to(torch.int8), "is int8 in the file"),
+        (lambda value: value.to(torch.complex64), "is complex64 in the file"),
+        (lambda value: value * float("nan"), "has values in the file that are not finite"),
+    ],
+)
+def test_weights_that_are_no_numbers(tmp_path: Path, change, message: str):
+    state = pretrained(window=7).state_dict()
+    state["stages.0.blocks.0.norm1.weight"] = change(state["stages.0.blocks.0.norm1.weight"])
+    backbone = mmdet_swin()
+    with pytest.raises(MTAdaptError, match=message):
+        load_backbone(save(tmp_path / "odd.pth", state), backbone)
+
+
+def test_the_output_norms_of_an_official_detector(tmp_path: Path):
+    """Swin's detection code has norm0 to norm3 beside ``layers``."""
+    model = random_(mmdet_swin())
+    names = {"stages.": "layers.", "patch_embed.projection": "patch_embed.proj", ".attn.w_msa.": ".attn."}
+    names |= {".ffn.layers.0.0.": ".mlp.fc1.", ".ffn.layers.1.": ".mlp.fc2."}
+    state = {}
+    for name, value in model.state_dict().items():
+        for ours, theirs in names.items():
+            name = name.replace(ours, theirs)
+        state[name] = value
+    path = tmp_path / "official.pth"
+    torch.save(dict(model={f"backbone.{name}": value for name, value in state.items()}), path)
+    other = mmdet_swin()
+    report = load_backbone(path, other)
+    assert not report.missing and not report.new and not report.unexpected
+    for level in range(4):
+        assert torch.equal(other.state_dict()[f"norm{level}.weight"], model.state_dict()[f"norm{level}.weight"])
 
 
 def test_a_refused_backbone_is_as_it_was(tmp_path: Path):

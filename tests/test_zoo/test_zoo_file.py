@@ -89,6 +89,8 @@ def test_every_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("  finetune: a.py", "  fine/tune: a.py", "9: a name in paradigms: 'fine/tune' is given; write letters"),
         ("name: camvid\n", "", "1: the file has no field 'name'; add it"),
         ("seeds: [0, 3]", "seeds: [0, 3", "6: no YAML: "),
+        ("name: camvid", "name: 2020-02-31", "1: name cannot be read: day is out of range for month; put it in quotes"),
+        ("seeds: [0, 3]", "seeds: &a [0, *a]", "5: refers to itself"),
     ],
 )
 def test_mistakes(old: str, new: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from mtadapt.engine.checkpoints import write_atomically
 from mtadapt.engine.hooks.cost_hook import COST
 from mtadapt.errors import MTAdaptError
-from mtadapt.runs.processes import LOG, Processes, busy, locked, reason_of, training_command
+from mtadapt.runs.processes import LOCK, LOG, Processes, busy, locked, reason_of, training_command
 from mtadapt.runs.scalars import last_validation, scalar_logs
 from mtadapt.zoo.benchmark.grid import Cell, Grid
 from mtadapt.zoo.results import RESULT, CellResult, read_result
@@ -108,7 +109,10 @@ def _lacking(grid: Grid, cell: Cell) -> str | None:
 def _attempt(grid: Grid, cell: Cell, launch: Launch, processes: Processes, lock: int) -> CellResult:
     folder = grid.folder(cell)
     path = folder / CONFIG
-    write_atomically(folder / RECIPE, f"{grid.recipe(cell)}\n".encode())
+    recipe = grid.recipe(cell)
+    if (folder / RECIPE).is_file() and (folder / RECIPE).read_text().strip() != recipe:
+        _empty(folder)
+    write_atomically(folder / RECIPE, f"{recipe}\n".encode())
     write_atomically(folder / _ATTEMPTS, f"{_attempts(folder) + 1}\n".encode())
     text = grid.config(cell).pretty_text
     path.write_text(text)
@@ -119,6 +123,17 @@ def _attempt(grid: Grid, cell: Cell, launch: Launch, processes: Processes, lock:
         # The training writes its config to the same place, as it is after a resume.
         path.write_text(text)
     return _result(grid, cell, reason_of(folder / LOG, code) if code else None)
+
+
+def _empty(folder: Path) -> None:
+    """Remove what a run of another recipe left, which failed before its first checkpoint."""
+    for path in folder.iterdir():
+        if path.name == LOCK:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _attempts(folder: Path) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 
 from mtadapt.engine.config import load_config
+from mtadapt.engine.stock_model import untrained
 from mtadapt.errors import MTAdaptError, first_line
 from mtadapt.registry import MODELS
 from mtadapt.zoo.benchmark.zoo_file import Checkpoint, Training, Zoo
@@ -222,22 +222,19 @@ def _is_weights_hook(hook: Any) -> bool:
 
 
 def _start_random(config: Config, cell: Cell) -> None:
-    """Remove what loads weights when the model is built."""
+    """Remove what loads weights when the model is built or initialised; a default of a class may load some too."""
     model = config.model
-    backbone = model["backbone"]
-    for part in (model, backbone):
-        if isinstance(part.get("init_cfg"), Mapping) and part["init_cfg"].get("type") == "Pretrained":
-            part.pop("init_cfg")
-        if "pretrained" in part:
-            part["pretrained"] = None
+    if "Pretrained" in str(model.get("init_cfg")):
+        model.pop("init_cfg")
+    if "pretrained" in model:
+        model["pretrained"] = None
+    kind = model["backbone"]["type"]
     try:
         with DefaultScope.overwrite_default_scope(config.get("default_scope", "mtadapt")):
-            found = MODELS.get(backbone["type"]) if isinstance(backbone["type"], str) else backbone["type"]
+            found = MODELS.get(kind) if isinstance(kind, str) else kind
+            model["backbone"] = untrained(model["backbone"])
     except KeyError:
         found = None
     if found is None:
         where = cell.training.where if cell.checkpoint.backbone is None else cell.checkpoint.where
-        raise MTAdaptError(f"{where}: model.backbone has the unknown type {backbone['type']!r}; correct the name")
-    # A default of the class may load weights too.
-    if "pretrained" in inspect.signature(found.__init__).parameters:
-        backbone["pretrained"] = None
+        raise MTAdaptError(f"{where}: model.backbone has the unknown type {kind!r}; correct the name")

@@ -128,12 +128,23 @@ def read_yaml(path: Path) -> Field:
         loader.dispose()
 
 
-def _field(loader: _Loader, path: Path, node: yaml.Node, name: str, line: int | None = None) -> Field:
+def _field(
+    loader: _Loader, path: Path, node: yaml.Node, name: str, line: int | None = None, above: tuple[yaml.Node, ...] = ()
+) -> Field:
     where = f"{path}:{line or node.start_mark.line + 1}"
+    if any(node is each for each in above):
+        raise MTAdaptError(f"{where}: refers to itself")
     if isinstance(node, yaml.SequenceNode):
-        return Field(where, name, [_field(loader, path, each, f"{name}[{i}]") for i, each in enumerate(node.value)])
+        return Field(
+            where,
+            name,
+            [_field(loader, path, each, f"{name}[{i}]", above=(*above, node)) for i, each in enumerate(node.value)],
+        )
     if not isinstance(node, yaml.MappingNode):
-        return Field(where, name, loader.construct_object(node))
+        try:
+            return Field(where, name, loader.construct_object(node))
+        except ValueError as error:
+            raise MTAdaptError(f"{where}: {name} cannot be read: {error}; put it in quotes") from error
     own = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
     for number, (key, _) in enumerate(node.value):
         if not isinstance(key, yaml.ScalarNode):
@@ -145,5 +156,5 @@ def _field(loader: _Loader, path: Path, node: yaml.Node, name: str, line: int | 
     for key, value in node.value:
         inner = f"{name}.{key.value}" if name else key.value
         # The line of the name, where the value may begin only on the next one.
-        entries[key.value] = _field(loader, path, value, inner, key.start_mark.line + 1)
+        entries[key.value] = _field(loader, path, value, inner, key.start_mark.line + 1, (*above, node))
     return Field(where, name, entries)

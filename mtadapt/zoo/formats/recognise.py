@@ -17,6 +17,7 @@ from mtadapt.zoo.formats.naming import Entry, Naming, Rule, renamed
 WRAPPERS = (
     "teacher",
     "student",
+    "online",
     "online_network",
     "online_network_state_dict",
     "online_encoder",

@@ -49,7 +49,7 @@ def _merging(theirs: str, ours: str) -> tuple[Rule, ...]:
 _TIMM = (
     *_block("layers.{n}.blocks.{b}", "stages.{n}.blocks.{b}", "fc1", "fc2"),
     Rule("patch_embed.proj.{p}", "patch_embed.projection.{p}"),
-    *same("patch_embed.norm.{p}", "absolute_pos_embed", "mask_token", "norm.{p}"),
+    *same("patch_embed.norm.{p}", "absolute_pos_embed", "mask_token", "norm.{p}", "norm{n}.{p}"),
 )
 _TORCHVISION = (
     Rule("features.0.0.{p}", "patch_embed.projection.{p}"),
