@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         converted = convert(read_state(file.path, args.trust_checkpoint), args.to, args.prefix)
     except MTAdaptError as error:
         raise error if str(file.path) in str(error) else MTAdaptError(f"{file.source}: {error}") from error
-    state = {name: value.contiguous() for name, value in converted.state.items()}
+    state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in converted.state.items()}
     if args.out.suffix == ".safetensors":
         content = save(state)
     else:
