@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -89,6 +90,8 @@ class _SwinNaming(Naming):
         names = list(names)
         last = f"norm{max(map(_stage, names), default=0)}."
         general = {("norm." + name[len(last) :] if name.startswith(last) else name): name for name in names}
+        # The norms of other outputs are those of detectors alone, which read them by the same names.
+        general = {name: own for name, own in general.items() if not re.match(r"norm\d", name)}
         return {general[name]: entry for name, entry in super().to_theirs(general).items()}
 
 
