@@ -320,12 +320,14 @@ def test_collect(launch: Launch):
     assert collect(grid, grid.cells(), Path("logs")) == 6
     found = read_results(Path("logs"))
     assert len(found) == 6 and {result.log for result in found.values()} == {"scalars.json"}
-    copied = Path("logs", FINETUNE, "own/seed1")
-    assert {path.name for path in copied.iterdir()} == {"result.json", "config.py", "scalars.json"}
-    assert last_validation([copied / "scalars.json"]) == {"det/bbox_mAP": 0.25}
-    config = Config.fromfile(copied / "config.py")
-    assert config.default_hooks.backbone_weights.checkpoint == "work_dirs/zoo_cells/pretrain/own/seed1"
-    assert config.work_dir == f"work_dirs/zoo_cells/{FINETUNE}/own/seed1"
+    first, second = (Path("logs", FINETUNE, "own", seed) for seed in ("seed0", "seed1"))
+    assert {path.name for path in first.iterdir()} == {"result.json", "config.py", "scalars.json"}
+    assert {path.name for path in second.iterdir()} == {"result.json", "scalars.json"}
+    assert (second / read_result(second / "result.json").config).resolve() == (first / "config.py").resolve()
+    assert last_validation([second / "scalars.json"]) == {"det/bbox_mAP": 0.25}
+    config = Config.fromfile(first / "config.py")
+    assert config.default_hooks.backbone_weights.checkpoint == "work_dirs/zoo_cells/pretrain/own/seed0"
+    assert config.work_dir == f"work_dirs/zoo_cells/{FINETUNE}/own/seed0"
     assert not [path for path in Path("logs").rglob("*.*") if path.is_file() and str(Path.cwd()) in path.read_text()]
 
 

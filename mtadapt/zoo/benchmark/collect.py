@@ -18,8 +18,8 @@ _SCALARS = "scalars.json"
 def collect(grid: Grid, cells: Sequence[Cell], target: Path) -> int:
     """Copy result, config and scalars of every finished cell, with the folders that they have in the work directory.
 
-    The scalars of all starts and stages of a run are one file, which is its log there. Folders of this machine are
-    taken out of the configs and results.
+    The scalars of all starts and stages of a run are one file, which is its log there. Configs of runs that differ in
+    their seed alone are there once, with the first seed. Folders of this machine are taken out of configs and results.
 
     Args:
         grid: the benchmark.
@@ -36,12 +36,16 @@ def collect(grid: Grid, cells: Sequence[Cell], target: Path) -> int:
     finished = {cell: result for cell, result in results.items() if result.status == "finished"}
     if not finished:
         raise MTAdaptError(f"{grid.root}: no cell is finished; run tools/benchmark_pretrained.py first")
+    first: dict[Path, str] = {}
     for cell, result in finished.items():
         folder, copy = grid.folder(cell), target / cell.name
+        own = first.setdefault(copy.parent, copy.name) == copy.name
         copy.mkdir(parents=True, exist_ok=True)
         (copy / _SCALARS).write_text("".join(log.read_text() for log in scalar_logs(folder)))
-        (copy / CONFIG).write_text(_published(grid, (folder / CONFIG).read_text()))
-        replace(result, log=_SCALARS).write(copy)
+        if own:
+            (copy / CONFIG).write_text(_published(grid, (folder / CONFIG).read_text()))
+        config = CONFIG if own else f"../{first[copy.parent]}/{CONFIG}"
+        replace(result, config=config, log=_SCALARS).write(copy)
         (copy / RESULT).write_text(_published(grid, (copy / RESULT).read_text()))
     return len(finished)
 
