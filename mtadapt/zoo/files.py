@@ -76,6 +76,10 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{8,64}")
 _ASKED_FOR = re.compile(r"(?:GLOBAL|class|function) '?([\w.]+)")
 
 
+class HashError(MTAdaptError):
+    """A file has another hash than the one that was given for it."""
+
+
 @dataclass(frozen=True)
 class CheckpointFile:
     """A checkpoint on the disk.
@@ -102,7 +106,8 @@ def fetch(source: str | Path, sha256: str | None = None) -> CheckpointFile:
             decimal digits that are a date of this century, or begin with 0, are no hash.
 
     Raises:
-        MTAdaptError: when there is no such file, the download fails, or the hash is another one.
+        HashError: when the file has another hash than ``sha256``.
+        MTAdaptError: when there is no such file, the download fails, or the hash of its name is another one.
     """
     expected = [*_given(source, sha256), *_in_name(str(source))]
     path = _locate(source, expected)
@@ -112,7 +117,8 @@ def fetch(source: str | Path, sha256: str | None = None) -> CheckpointFile:
     for wanted, where in expected or _in_name(path.name):
         if not digest.startswith(wanted):
             remedy = "delete the file and download it again" if "://" in str(source) else "copy the file again"
-            raise MTAdaptError(
+            error = HashError if where == "sha256" else MTAdaptError
+            raise error(
                 f"{path}: its SHA-256 is {digest[: max(8, len(wanted))]}, {where} says {wanted}; it is damaged or "
                 f"another file: {remedy}, or correct the hash"
             )

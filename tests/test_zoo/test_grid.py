@@ -169,7 +169,8 @@ def test_recipe(folder: Path):
             "",
             "zoo.yaml:15: options {'val_dataloader.batch_size.x",
         ),
-        ("57934424", "67934424", "", "zoo.yaml:15: {weights}: its SHA-256 is 57934424, sha256 says 67934424; it is d"),
+        ("{b: checkpoint}", "{trian_cfg.x: 3}", "", "zoo.yaml:15: options: b.py has no 'trian_cfg' for 'trian_cfg.x'"),
+        ("57934424", "67934424", "", "zoo.yaml:17: {weights}: its SHA-256 is 57934424, sha256 says 67934424; it is d"),
         ("lite0\n", "lite1\n", "", "zoo.yaml:15: package:efficientnet-lite1: unknown package; there is package:eff"),
         (LAST, f"{BACKBONE}{LAST}", "", "zoo.yaml:15: package:efficientnet-lite0: the checkpoint of another backbone "),
         (

@@ -13,6 +13,7 @@ val_dataloader = dict(batch_size=4)
 val_evaluator = dict(type="MultiTaskMetric")
 val_cfg = dict(type="ValLoop")
 behaviour = "finish"
+a = b = "config"
 """
 
 #: Leaves what a training leaves. The config's "behaviour" says how it ends.

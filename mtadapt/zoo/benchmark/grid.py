@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 
 from mtadapt.engine.config import load_config
 from mtadapt.engine.stock_model import untrained
@@ -20,6 +22,7 @@ from mtadapt.registry import MODELS
 from mtadapt.zoo.benchmark.zoo_file import Checkpoint, Training, Zoo
 
 _HOOK = "BackboneWeightsHook"
+_TOP_LEVEL = {*inspect.signature(Runner).parameters, "stages"}
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,10 @@ class Grid:
 
 
 def _merge(config: Config, options: Mapping[str, Any], where: str) -> None:
+    # MMEngine takes any new key, and nothing would read a misspelt one. Those further down end the run or its check.
+    for key in options:
+        if key.split(".")[0] not in {*config.keys(), *_TOP_LEVEL}:
+            raise MTAdaptError(f"{where}: options: {config.filename} has no {key.split('.')[0]!r} for {key!r}")
     try:
         config.merge_from_dict(copy.deepcopy(dict(options)))
     except (KeyError, TypeError, IndexError, AssertionError, AttributeError) as error:

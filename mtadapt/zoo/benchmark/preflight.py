@@ -21,7 +21,8 @@ from mtadapt.errors import MTAdaptError, first_line
 from mtadapt.registry import MODELS
 from mtadapt.zoo.benchmark.cell import known_result
 from mtadapt.zoo.benchmark.grid import Cell, Grid
-from mtadapt.zoo.files import cached_path, fetch
+from mtadapt.zoo.benchmark.zoo_file import Checkpoint
+from mtadapt.zoo.files import HashError, cached_path, fetch
 from mtadapt.zoo.load_report import LoadReport
 from mtadapt.zoo.loading import MIN_MATCH, load_backbone
 
@@ -57,8 +58,7 @@ def check(grid: Grid, cells: Sequence[Cell], download: bool = True) -> list[str]
             left_out[f"{cell.checkpoint.where}: {source} would be downloaded"] = None
             continue
         if source and cell.checkpoint.name not in hashes:
-            with _at(cell.checkpoint.where):
-                hashes[cell.checkpoint.name] = fetch(source, cell.checkpoint.sha256).sha256
+            hashes[cell.checkpoint.name] = _hash(cell.checkpoint, source)
         key = (cell.checkpoint.name, json.dumps(config.model.backbone.to_dict(), sort_keys=True, default=repr))
         if key not in loaded:
             loaded.add(key)
@@ -92,6 +92,14 @@ def _at(where: str, folder: str = "", what: str = "") -> Iterator[None]:
     except MTAdaptError as error:
         message = str(error).replace(f"{folder}/backbone.pth", what) if folder else str(error)
         raise MTAdaptError(f"{where}: {message}") from error
+
+
+def _hash(checkpoint: Checkpoint, source: str) -> str:
+    try:
+        return fetch(source, checkpoint.sha256).sha256
+    except MTAdaptError as error:
+        where = checkpoint.sha256_where if isinstance(error, HashError) else checkpoint.where
+        raise MTAdaptError(f"{where}: {error}") from error
 
 
 def _check_validation(cell: Cell, config: Config) -> None:

@@ -108,7 +108,7 @@ def _script(
         f"cd {shlex.quote(str(Path.cwd()))}",
         f'export PYTHONPATH={shlex.quote(str(package))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
     ]
-    # exec, so that the signal before the time limit reaches the tool.
+    # exec, so that Slurm's SIGTERM, e.g. at the time limit, reaches the tool, which ends its run with it.
     return "\n".join(lines) + f"\n{before}exec {shlex.join(fixed)} {' '.join(flags)}\n"
 
 

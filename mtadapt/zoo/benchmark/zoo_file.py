@@ -55,6 +55,7 @@ class Checkpoint:
         source: a file, the folder of a training, a URL, ``package:NAME``, or None for random weights.
         pretrain: the training that makes it, instead of a source.
         sha256: of the file, or its first digits.
+        sha256_where: ``FILE:LINE`` of the hash.
         prefix: what stands before the backbone's names in the file.
         min_match: least share of the backbone that the file must have.
         backbone: config of the backbone, instead of the paradigms'.
@@ -67,6 +68,7 @@ class Checkpoint:
     source: str | None = None
     pretrain: Training | None = None
     sha256: str | None = None
+    sha256_where: str = ""
     prefix: str | None = None
     min_match: float | None = None
     backbone: Mapping[str, Any] | None = field(default=None, hash=False)
@@ -229,6 +231,7 @@ def _checkpoint(entry: Field, fields: Mapping[str, Field]) -> Checkpoint:
         source=None if random or source is None else source.text(),
         pretrain=_training("pretrain", fields["pretrain"]) if "pretrain" in fields else None,
         sha256=fields["sha256"].text() if "sha256" in fields else None,
+        sha256_where=fields["sha256"].where if "sha256" in fields else "",
         prefix=_prefix(fields.get("prefix")),
         min_match=fields["min_match"].number(1.0) if "min_match" in fields else None,
         backbone=_backbone(fields.get("backbone")),
