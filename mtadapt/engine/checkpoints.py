@@ -139,10 +139,23 @@ def load_dataset_meta(path: str | Path) -> dict[str, Any]:
     Returns:
         What MMEngine wrote; nothing where the file does not have it.
     """
+    return dict(_meta(path).get("dataset_meta") or {})
+
+
+def load_config_text(path: str | Path) -> str:
+    """Read the config that a checkpoint was trained with, as safely as :func:`load_weights`.
+
+    Returns:
+        The text that MMEngine wrote, which is not to be executed; empty where the file does not have it.
+    """
+    text = _meta(path).get("cfg")
+    return text if isinstance(text, str) else ""
+
+
+def _meta(path: str | Path) -> dict[str, Any]:
     content = _read(Path(path))
     meta = content.get("meta") if isinstance(content, dict) else None
-    found = meta.get("dataset_meta") if isinstance(meta, dict) else None
-    return dict(found or {})
+    return meta if isinstance(meta, dict) else {}
 
 
 def _read(path: Path) -> Any:

@@ -146,12 +146,12 @@ def check_prompts(classes: Mapping[str, Sequence[str]], tasks: Mapping[str, Base
     for name, names in classes.items():
         if name not in tasks:
             raise MTAdaptError(f"prompts of unknown task {name!r}; tasks: {', '.join(tasks)}")
-        expected = _num_classes(tasks[name])
+        expected = num_classes(tasks[name])
         if expected is not None and expected != len(names):
             raise MTAdaptError(f"prompts[{name!r}] has {len(names)} classes, the task's head has {expected}")
 
 
-def _num_classes(task: BaseModel) -> int | None:
+def num_classes(task: BaseModel) -> int | None:
     """Number of classes of a stock model's last head, where it says so."""
     heads = [getattr(getattr(task, "roi_head", None), "bbox_head", None)]
     heads += [getattr(task, name, None) for name in ("decode_head", "bbox_head", "head")]
