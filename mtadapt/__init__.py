@@ -4,6 +4,7 @@ Importing the package makes stock models run on an mmcv without compiled ops (se
 neither mmdet nor mmseg nor mmpretrain; they come with the first of the models that is asked for.
 """
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -11,7 +12,20 @@ from mtadapt.errors import MTAdaptError
 from mtadapt.ops import activate as _activate_ops
 from mtadapt.version import __version__
 
-_activate_ops()
+
+def _is_doctor() -> bool:
+    """Whether this process is ``python -m mtadapt.doctor`` or ``mtadapt doctor``.
+
+    It has to start where torch or torchvision are broken, which it then names with the remedy.
+    """
+    program = getattr(sys, "argv", [""])[0]
+    if program == "-m":  # while the packages around the module are imported
+        return "mtadapt.doctor" in sys.orig_argv
+    return program.replace("\\", "/").rpartition("/")[2] in ("mtadapt", "mtadapt.exe", "mtadapt-script.py")
+
+
+if not _is_doctor():
+    _activate_ops()
 
 _MODELS = (
     "LVAdapter",
