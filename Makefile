@@ -48,7 +48,7 @@ MOE_ADDED_OPTIONS ?= $(if $(DEMO_SHORT),--train-options train_cfg.max_iters=4 tr
 	$(foreach loader,train val test,$(loader)_dataloader.dataset.sources.scenes.dataset.data_root=$(DEMO_DATA)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-het demo-moe demo-hvp demo-zoo test test-slow lint types clean
+.PHONY: help setup demo demo-het demo-moe demo-hvp demo-zoo test test-slow lint types docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -100,8 +100,12 @@ lint: setup  ## check style and format
 types: setup  ## check the types
 	$(BIN)/mypy mtadapt tools
 
+docs: setup  ## build the pages of docs/ as a site, every warning an error
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo "Site: docs/_build/html/index.html"
+
 clean:  ## remove .venv and everything that was made or cached, but no data and no runs
-	rm -rf $(VENV) build dist *.egg-info mtadapt/.mim .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build *.egg-info mtadapt/.mim .pytest_cache .mypy_cache .ruff_cache
 	find mtadapt tools tests configs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What the installation depends on, boiled down to one line. .venv/.stamp holds the line of the last one that succeeded.

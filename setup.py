@@ -89,5 +89,6 @@ setup(
     python_requires=">=3.10",
     install_requires=read_requirements("runtime"),
     extras_require={name: read_requirements(name) for name in EXTRAS},
+    entry_points={"console_scripts": ["mtadapt=mtadapt.doctor.__main__:main"]},
     cmdclass={"build_py": BuildPy},
 )
