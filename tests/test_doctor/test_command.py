@@ -61,7 +61,7 @@ def test_as_the_command_of_the_package(tmp_path: Path) -> None:
 def test_a_good_installation_and_good_data(tmp_path: Path) -> None:
     from mtadapt.datasets.synthetic import write_bdd100k
 
-    write_bdd100k(tmp_path / "data", train=3, val=2, size=(96, 64), seed=1, workers=1)
+    write_bdd100k(tmp_path / "data", train=3, val=2, size=(160, 96), seed=1, workers=1)
     status, printed = doctor(tmp_path, tmp_path / "data", "--all")
     assert status == 0, printed
     assert "nms and roi_align work on cpu" in printed

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mtadapt.errors import MTAdaptError
 from mtadapt.models.losses import box_alignment_loss, map_alignment_loss
-from mtadapt.models.text import LanguagePriors, parse_prompts
+from mtadapt.models.text import LanguagePriors, TextEncoder, parse_prompts
 from mtadapt.registry import MODELS
 from mtadapt.structures import MultiTaskDataSample
 
@@ -180,6 +180,14 @@ class LVAdapter(BaseModule):
         cells = [level.shape[-2] * level.shape[-1] for level in levels]
         total = sum(loss * (count / sum(cells)) for loss, count in zip(losses, cells, strict=True))
         return dict(loss_align=total * weight)
+
+    def set_classes(self, task: str, names: Sequence[str], encoder: TextEncoder | None = None) -> None:
+        """Look for other names at inference; the heads keep their classes.
+
+        See :meth:`mtadapt.models.text.LanguagePriors.set_classes`.
+        """
+        self.language.set_classes(task, names, encoder)
+        self._folded = None
 
     def train(self, mode: bool = True) -> LVAdapter:
         """Set the mode; what was folded for inference is computed anew."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -13,7 +13,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mtadapt.errors import MTAdaptError
-from mtadapt.models.text.prompts import TaskPrompts, parse_prompts
+from mtadapt.models.text.prompts import TaskPrompts, check_names, parse_prompts
 from mtadapt.models.text.text_encoder import TextEncoder, build_text_encoder, device_of
 from mtadapt.registry import MODELS
 
@@ -80,6 +80,7 @@ class LanguagePriors(BaseModule):
         self._begun: set[str] = set()  # tasks whose contexts have their initial or loaded value
         self._folded: dict[str, Tensor] = {}  # contexts that the vectors were computed with
         self._stale = False  # contexts may have been trained since
+        self._renamed: dict[str, tuple[tuple[str, ...], Tensor]] = {}  # names in use and their vectors, not trained
         self._given: str | None = None  # fingerprint of the encoder of the checkpoint that was loaded
 
     @property
@@ -111,7 +112,48 @@ class LanguagePriors(BaseModule):
         elif self._stale:
             self._fold()
             self._stale = False
+        if not self.training:
+            vectors |= {task: renamed.to(vectors[task]) for task, (_, renamed) in self._renamed.items()}
         return vectors
+
+    def names_in_use(self, task: str) -> tuple[str, ...]:
+        """The names that stand for the classes of a task at inference."""
+        return self._renamed[task][0] if task in self._renamed else self.classes[task]
+
+    @torch.no_grad()
+    def set_classes(self, task: str, names: Sequence[str], encoder: TextEncoder | None = None) -> None:
+        """Let other names stand for the classes of a task at inference.
+
+        A class that keeps its name keeps its trained vector, to the bit; one with another name loses its synonyms and
+        keeps templates and contexts. Nothing of it is trained or saved, and a state that is loaded ends it.
+
+        Args:
+            task: the task.
+            names: as many different names as the task has classes; those of the prompts take all of it back.
+            encoder: what encodes the names in place of the text encoder, for example where that is a table of texts.
+
+        Raises:
+            MTAdaptError: for an unknown task, another number of names or an empty one, and when the text encoder
+                cannot encode a name or is not the one of the checkpoint.
+        """
+        if task not in self.classes:
+            raise MTAdaptError(f"set_classes: task {task!r} has no prompts; prompts are of {', '.join(self.classes)}")
+        names, classes = check_names(f"names of task {task!r}", names), self.classes[task]
+        if len(names) != len(classes):
+            raise MTAdaptError(f"task {task!r}: {len(names)} names, the head has {len(classes)} classes: write as many")
+        changed = {number: name for number, name in enumerate(names) if name != classes[number]}
+        if not changed:
+            self._renamed.pop(task, None)
+            return
+        if self.names_in_use(task) == names:
+            return
+        self._fill_missing()
+        if encoder is None:
+            self._held.load()
+            self._check_encoder()
+        vectors = getattr(self, _VECTORS + task).detach().cpu().clone()
+        vectors[list(changed)] = self._tasks[task].vectors_of(changed, encoder or self.text_encoder).cpu()
+        self._renamed[task] = (names, vectors)
 
     def train(self, mode: bool = True) -> LanguagePriors:
         """Set the mode; when training ends, the vectors follow the contexts."""
@@ -196,6 +238,7 @@ class LanguagePriors(BaseModule):
                 contexts = state_dict.get(f"{prefix}prompts.{task}.contexts")
                 self._check_width(contexts, one.contexts.shape[-1], f"contexts of task {task!r}")
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self._renamed.clear()
         given = state_dict.get(prefix + _ENCODER)
         if given is not None:
             self._given = bytes(given.tolist()).hex() if given.any() else None

@@ -58,8 +58,8 @@ class TaskPrompts(BaseModule):
     ) -> None:
         super().__init__()
         self.task = task
-        self.classes = _names(f"prompts of task {task!r}: classes", classes)
-        self.templates = _names(f"prompts of task {task!r}: templates", templates)
+        self.classes = check_names(f"prompts of task {task!r}: classes", classes)
+        self.templates = check_names(f"prompts of task {task!r}: templates", templates)
         without = [template for template in self.templates if "{}" not in template]
         if without:
             raise MTAdaptError(f"prompts of task {task!r}: template {without[0]!r} has no {{}} for the class name")
@@ -136,6 +136,27 @@ class TaskPrompts(BaseModule):
             return self.pool(encoder.encode_with_contexts(self.text_contexts(), self.texts))
         return self.pool(encoder.encode(self.texts))
 
+    @torch.no_grad()
+    def vectors_of(self, names: Mapping[int, str], encoder: TextEncoder) -> Tensor:
+        """Vectors of other names in the places of some classes: in the same templates, behind the same contexts.
+
+        Args:
+            names: number of a class to the name in its place.
+            encoder: where the vectors come from.
+
+        Returns:
+            ``(len(names), D)`` of unit length, in the order of ``names``.
+        """
+        texts = [template.replace("{}", name) for name in names.values() for template in self.templates]
+        if self.learnable:
+            contexts = self.contexts.expand(len(self.classes), *self.contexts.shape[-2:])[list(names)]
+            vectors = encoder.encode_with_contexts(contexts.repeat_interleave(len(self.templates), 0), texts)
+        else:
+            vectors = encoder.encode(texts)
+        if len(self.templates) == 1:
+            return vectors
+        return F.normalize(vectors.view(len(names), len(self.templates), -1).sum(1), dim=-1)
+
     def _check_synonyms(self, synonyms: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
         where = f"prompts of task {self.task!r}: synonyms"
         if not isinstance(synonyms, Mapping):
@@ -143,7 +164,7 @@ class TaskPrompts(BaseModule):
         for name in synonyms:
             if name not in self.classes:
                 raise MTAdaptError(f"{where} name the unknown class {name!r}; known: {', '.join(self.classes)}")
-        return {name: _names(f"{where} of {name!r}", others) for name, others in synonyms.items()}
+        return {name: check_names(f"{where} of {name!r}", others) for name, others in synonyms.items()}
 
     def _check_contexts(self, contexts: Mapping, encoder: TextEncoder) -> dict:
         where = f"prompts of task {self.task!r}: contexts"
@@ -193,7 +214,7 @@ def parse_prompts(prompts: Mapping[str, Sequence[str] | Mapping]) -> dict[str, d
     return parsed
 
 
-def _names(where: str, names: Sequence[str]) -> tuple[str, ...]:
+def check_names(where: str, names: Sequence[str]) -> tuple[str, ...]:
     """Check a list of different, non-empty texts."""
     if isinstance(names, str) or not isinstance(names, Sequence) or not names:
         raise MTAdaptError(f"{where}={names!r}: write a list of texts")
