@@ -20,9 +20,6 @@ _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND"
 def read_image(path: str, flag: int, backend_args: dict | None = None) -> np.ndarray:
     """Read and decode an image file, refusing a truncated one.
 
-    OpenCV fills the missing part of a truncated JPEG with grey and goes on; so when the end marker is not there, Pillow
-    decides.
-
     Args:
         path: file to read.
         flag: flag of ``cv2.imdecode``.
@@ -35,17 +32,34 @@ def read_image(path: str, flag: int, backend_args: dict | None = None) -> np.nda
         raw = fileio.get(path, backend_args=backend_args)
     except OSError as error:
         raise MTAdaptError(f"{path}: cannot be read ({error.strerror or error})") from error
-    remedy = "copy the file again, or set on_error='skip' on the dataset"
+    return decode_image(raw, path, flag, "copy the file again, or set on_error='skip' on the dataset")
+
+
+def decode_image(raw: bytes, name: str, flag: int, remedy: str) -> np.ndarray:
+    """Decode the content of an image file, refusing a truncated one.
+
+    OpenCV fills the missing part of a truncated JPEG with grey and goes on; so when the end marker is not there, Pillow
+    decides.
+
+    Args:
+        raw: the file's bytes.
+        name: of the file, for messages.
+        flag: flag of ``cv2.imdecode``.
+        remedy: what the message advises.
+
+    Raises:
+        MTAdaptError: when it is empty, truncated or no image.
+    """
     tail = raw[-64:]
     if _JPEG_END not in tail and _PNG_END not in tail:
         try:
             Image.open(io.BytesIO(raw)).load()
-        except OSError as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             reason = "no known format" if "cannot identify" in str(error) else error
-            raise MTAdaptError(f"{path}: truncated or not an image ({reason}); {remedy}") from error
+            raise MTAdaptError(f"{name}: truncated or not an image ({reason}); {remedy}") from error
     image = cv2.imdecode(np.frombuffer(raw, np.uint8), flag) if raw else None
     if image is None:
-        raise MTAdaptError(f"{path}: cannot be decoded as an image; {remedy}")
+        raise MTAdaptError(f"{name}: cannot be decoded as an image; {remedy}")
     return image
 
 

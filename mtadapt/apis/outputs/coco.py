@@ -1,0 +1,133 @@
+"""COCO's results, one file a task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtadapt.apis.outputs.base import JsonList, Output
+from mtadapt.apis.outputs.predictions import boxes_of, encode_mask, image_size, map_of
+from mtadapt.apis.sources import Frame
+from mtadapt.errors import MTAdaptError
+from mtadapt.structures import MultiTaskDataSample
+
+
+class CocoResults(Output):
+    """A folder with ``<task>.json``, what ``COCO.loadRes`` reads, and ``images.json``, what its ids mean.
+
+    Detections are ``image_id``, ``category_id``, ``bbox`` (x, y, width, height) and ``score``, with ``segmentation``
+    where the task predicts masks. Dense tasks have the ``segmentation`` of every class in an image, as COCO-Stuff.
+    Classes of whole images are not among COCO's results.
+
+    Args:
+        path: the folder.
+        metas: task to its ``classes``.
+        overwrite: whether a folder that is there is replaced.
+        annotations: a file of COCO annotations whose ids are taken, by the file names of its images and the names of
+            its categories; without it images count from 0 and categories from 1, a task's in the order of its classes.
+
+    Raises:
+        MTAdaptError: when the annotations cannot be read or lack a class, or no task has boxes or maps.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        metas: Mapping[str, Mapping[str, Any]],
+        overwrite: bool = False,
+        annotations: str | Path | None = None,
+    ) -> None:
+        super().__init__(path, overwrite)
+        self.metas = metas
+        self._annotations = annotations
+        self._image_ids: dict[str, int] | None = None
+        categories = {
+            task: {name: number for number, name in enumerate(meta["classes"], 1)} for task, meta in metas.items()
+        }
+        if annotations is not None:
+            self._image_ids, known = _read_ids(Path(annotations))
+            categories = {task: _own_ids(task, names, known, annotations) for task, names in categories.items()}
+        self._categories = {task: list(ids.values()) for task, ids in categories.items()}
+        tables = {
+            task: [dict(id=number, name=name) for name, number in ids.items()] for task, ids in categories.items()
+        }
+        self._images = JsonList(path / "images.json", f'{{"categories": {json.dumps(tables)}, "images": [', "]}")
+        self._files = {task: JsonList(path / f"{task}.json") for task in metas}
+        self._written: set[str] = set()
+        self._count = 0
+
+    def add(self, frame: Frame, sample: MultiTaskDataSample, picture: np.ndarray | None) -> None:
+        """Write a frame's results."""
+        image = self._image_id(frame)
+        height, width = image_size(sample)
+        self._images.add(dict(id=image, file_name=frame.file_name, width=width, height=height))
+        for task in self.metas:
+            if task in sample.tasks:
+                for result in _results(sample.task(task), image, self._categories[task]):
+                    self._files[task].add(result)
+                    self._written.add(task)
+
+    def finish(self) -> list[Path]:
+        """Close the files."""
+        return [file.finish() for file in (*self._files.values(), self._images)]
+
+    def abort(self) -> None:
+        """Remove the files."""
+        for file in (*self._files.values(), self._images):
+            file.abort()
+
+    def _image_id(self, frame: Frame) -> int:
+        if self._image_ids is None:
+            self._count += 1
+            return self._count - 1
+        if frame.file_name not in self._image_ids:
+            raise MTAdaptError(f"{frame.source}: {frame.file_name} is no image of {self._annotations}; leave it out")
+        return self._image_ids[frame.file_name]
+
+
+def _results(native: Any, image: int, categories: list[int]) -> list[dict[str, Any]]:
+    results = []
+    boxes = boxes_of(native)
+    if boxes is not None:
+        sizes = boxes.corners[:, 2:] - boxes.corners[:, :2]
+        for row, label in enumerate(boxes.labels):
+            result: dict[str, Any] = dict(
+                image_id=image,
+                category_id=categories[label],
+                bbox=[*boxes.corners[row, :2].tolist(), *sizes[row].tolist()],
+                score=float(boxes.scores[row]),
+            )
+            if boxes.masks is not None:
+                result["segmentation"] = encode_mask(boxes.masks[row])
+            results.append(result)
+    ids = map_of(native)
+    for value in () if ids is None else np.unique(ids):
+        if value < len(categories):
+            results.append(dict(image_id=image, category_id=categories[value], segmentation=encode_mask(ids == value)))
+    return results
+
+
+def _read_ids(path: Path) -> tuple[dict[str, int], dict[str, int]]:
+    try:
+        content = json.loads(path.read_text())
+        images = {Path(each["file_name"]).name: int(each["id"]) for each in content["images"]}
+        return images, {each["name"]: int(each["id"]) for each in content["categories"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MTAdaptError(
+            f"{path}: no COCO annotations with images and categories ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _own_ids(task: str, names: Mapping[str, int], known: Mapping[str, int], path: str | Path) -> dict[str, int]:
+    if not any(name in known for name in names):
+        return dict(names)
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise MTAdaptError(
+            f"{path}: has no category {missing[0]!r} of task {task!r}; its classes are {', '.join(known)}"
+        )
+    return {name: known[name] for name in names}
