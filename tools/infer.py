@@ -16,7 +16,8 @@ from pathlib import Path
 from mmengine.logging import MMLogger
 
 from mtadapt.apis import MultiTaskInferencer
-from mtadapt.apis.outputs import FORMATS
+from mtadapt.apis.outputs import FORMATS, check_free, output_paths
+from mtadapt.apis.sources import check_names, expand_inputs
 from mtadapt.engine import CfgOptions
 from mtadapt.errors import MTAdaptError, one_line_errors
 
@@ -62,6 +63,7 @@ def main() -> None:
         raise MTAdaptError("no inputs: name images, folders, videos or addresses, or --camera 0")
     if not args.out_dir and not args.show:
         raise MTAdaptError("nothing would be left: give --out-dir, or --show")
+    _check_files(args, inputs)
     # Without a run, MMEngine has no logger for warnings about inputs.
     MMLogger.get_instance("mtadapt", log_level=logging.WARNING)
     config = None if args.config == "checkpoint" else args.config
@@ -95,6 +97,15 @@ def main() -> None:
     print(f"images: {done['images']}{skipped}")
     for path in done["outputs"]:
         print(f"written: {path}")
+
+
+def _check_files(args: argparse.Namespace, inputs: list[str | int]) -> None:
+    """Before the model is built, which takes longer."""
+    entries = expand_inputs(inputs)
+    if args.out_dir:
+        check_names(entries)
+        for path in output_paths(args.out_dir, args.formats, not args.no_pictures, args.submission).values():
+            check_free(path, args.overwrite)
 
 
 if __name__ == "__main__":

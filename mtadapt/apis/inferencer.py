@@ -18,8 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mtadapt.apis.model_loading import open_model
 from mtadapt.apis.outputs import OutputSet, open_outputs, scalabel_frame
 from mtadapt.apis.pipelines import test_pipelines
-from mtadapt.apis.sources import Frame, FrameReader, check_image, read_ahead
-from mtadapt.apis.sources.entries import check_names
+from mtadapt.apis.sources import Frame, FrameReader, check_image, check_names, read_ahead
 from mtadapt.apis.window import check_display, show_picture
 from mtadapt.errors import MTAdaptError
 from mtadapt.structures import MultiTaskDataSample

@@ -19,6 +19,16 @@ from mtadapt.structures import MultiTaskDataSample
 _UNFINISHED = ".unfinished"
 
 
+def check_free(path: Path, overwrite: bool) -> None:
+    """Refuse to replace what is there, unless that is wanted.
+
+    Raises:
+        MTAdaptError: when it is there.
+    """
+    if path.exists() and not overwrite:
+        raise MTAdaptError(f"{path}: is there already; name another --out-dir, or replace it with --overwrite")
+
+
 class Output(ABC):
     """Something that is written frame by frame and appears under its name at the end.
 
@@ -31,8 +41,7 @@ class Output(ABC):
     """
 
     def __init__(self, path: Path, overwrite: bool = False) -> None:
-        if path.exists() and not overwrite:
-            raise MTAdaptError(f"{path}: is there already; name another out_dir, or set overwrite")
+        check_free(path, overwrite)
         self.path = path
 
     @abstractmethod
@@ -55,10 +64,15 @@ class Output(ABC):
 
 
 class OutputSet(Output):
-    """Several outputs as one."""
+    """Several outputs as one.
 
-    def __init__(self, outputs: Sequence[Output]) -> None:
-        self.outputs = list(outputs)
+    Args:
+        outputs: to write to.
+        folder: that they are in, which :meth:`abort` removes when nothing is left in it.
+    """
+
+    def __init__(self, outputs: Sequence[Output], folder: Path | None = None) -> None:
+        self.outputs, self.folder = list(outputs), folder
 
     @property
     def needs_pictures(self) -> bool:
@@ -78,6 +92,14 @@ class OutputSet(Output):
         """Remove what is unfinished."""
         for output in self.outputs:
             output.abort()
+        if self.folder is not None:
+            remove_if_empty(self.folder)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder with nothing in it."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 class JsonList:

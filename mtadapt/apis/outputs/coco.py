@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mtadapt.apis.outputs.base import JsonList, Output
+from mtadapt.apis.outputs.base import JsonList, Output, remove_if_empty
 from mtadapt.apis.outputs.predictions import boxes_of, encode_mask, image_size, map_of
 from mtadapt.apis.sources import Frame
 from mtadapt.errors import MTAdaptError
@@ -31,7 +31,7 @@ class CocoResults(Output):
             its categories; without it images count from 0 and categories from 1, a task's in the order of its classes.
 
     Raises:
-        MTAdaptError: when the annotations cannot be read or lack a class, or no task has boxes or maps.
+        MTAdaptError: when the annotations cannot be read or lack a class of a task of which they have others.
     """
 
     def __init__(
@@ -57,7 +57,6 @@ class CocoResults(Output):
         }
         self._images = JsonList(path / "images.json", f'{{"categories": {json.dumps(tables)}, "images": [', "]}")
         self._files = {task: JsonList(path / f"{task}.json") for task in metas}
-        self._written: set[str] = set()
         self._count = 0
 
     def add(self, frame: Frame, sample: MultiTaskDataSample, picture: np.ndarray | None) -> None:
@@ -69,7 +68,6 @@ class CocoResults(Output):
             if task in sample.tasks:
                 for result in _results(sample.task(task), image, self._categories[task]):
                     self._files[task].add(result)
-                    self._written.add(task)
 
     def finish(self) -> list[Path]:
         """Close the files."""
@@ -79,6 +77,7 @@ class CocoResults(Output):
         """Remove the files."""
         for file in (*self._files.values(), self._images):
             file.abort()
+        remove_if_empty(self.path)
 
     def _image_id(self, frame: Frame) -> int:
         if self._image_ids is None:

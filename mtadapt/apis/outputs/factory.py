@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mtadapt.apis.outputs.scalabel import ScalabelFile
 from mtadapt.errors import MTAdaptError
 
 FORMATS = ("scalabel", "coco", "masks")
+_PLACES = dict(scalabel="predictions.json", coco="coco", masks="masks", submission="bdd100k", pictures="pictures")
 
 
 def open_outputs(
@@ -41,30 +42,39 @@ def open_outputs(
     Raises:
         MTAdaptError: for an unknown format, outputs that are there already, or a folder that cannot be written.
     """
+    if coco_annotations is not None and "coco" not in formats:
+        raise MTAdaptError(f"coco_annotations={str(coco_annotations)!r}: needs 'coco' among the formats")
+    folder = Path(out_dir)
+    makers: dict[str, Callable[[Path], Output]] = dict(
+        scalabel=lambda path: ScalabelFile(path, metas, overwrite),
+        coco=lambda path: CocoResults(path, metas, overwrite, coco_annotations),
+        masks=lambda path: MaskFolder(path, overwrite),
+        submission=lambda path: BDD100KSubmission(path, metas, overwrite),
+        pictures=lambda path: Pictures(path, overwrite),
+    )
+    outputs: list[Output] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, path in output_paths(folder, formats, draw, submission).items():
+            outputs.append(makers[name](path))
+    except OSError as error:
+        OutputSet(outputs, folder).abort()
+        raise MTAdaptError(f"{folder}: cannot be written ({error.strerror or error}); name another out_dir") from error
+    except MTAdaptError:
+        OutputSet(outputs, folder).abort()
+        raise
+    return OutputSet(outputs, folder)
+
+
+def output_paths(out_dir: str | Path, formats: Sequence[str], draw: bool, submission: bool) -> dict[str, Path]:
+    """Names and paths of the outputs that :func:`open_outputs` opens.
+
+    Raises:
+        MTAdaptError: for an unknown format.
+    """
     formats = (formats,) if isinstance(formats, str) else tuple(formats)
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise MTAdaptError(f"formats={list(formats)}: {unknown[0]!r} is unknown; known: {', '.join(FORMATS)}")
-    if coco_annotations is not None and "coco" not in formats:
-        raise MTAdaptError(f"coco_annotations={str(coco_annotations)!r}: needs 'coco' among the formats")
-    folder = Path(out_dir)
-    outputs: list[Output] = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if "scalabel" in formats:
-            outputs.append(ScalabelFile(folder / "predictions.json", metas, overwrite))
-        if "coco" in formats:
-            outputs.append(CocoResults(folder / "coco", metas, overwrite, coco_annotations))
-        if "masks" in formats:
-            outputs.append(MaskFolder(folder / "masks", overwrite))
-        if submission:
-            outputs.append(BDD100KSubmission(folder / "bdd100k", metas, overwrite))
-        if draw:
-            outputs.append(Pictures(folder / "pictures", overwrite))
-    except OSError as error:
-        OutputSet(outputs).abort()
-        raise MTAdaptError(f"{folder}: cannot be written ({error.strerror or error}); name another out_dir") from error
-    except MTAdaptError:
-        OutputSet(outputs).abort()
-        raise
-    return OutputSet(outputs)
+    wanted = [*dict.fromkeys(formats), *(["submission"] if submission else []), *(["pictures"] if draw else [])]
+    return {name: Path(out_dir, _PLACES[name]) for name in wanted}

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mtadapt.apis.outputs.base import Output
+from mtadapt.apis.outputs.base import Output, remove_if_empty
 from mtadapt.apis.sources import Frame
 from mtadapt.errors import MTAdaptError
 from mtadapt.structures import MultiTaskDataSample
@@ -34,7 +34,6 @@ class Pictures(Output):
         super().__init__(path, overwrite)
         path.mkdir(parents=True, exist_ok=True)
         self._video: _Video | None = None
-        self._made: list[Path] = []
 
     def add(self, frame: Frame, sample: MultiTaskDataSample, picture: np.ndarray | None) -> None:
         """Write a picture."""
@@ -61,6 +60,7 @@ class Pictures(Output):
         if self._video is not None:
             self._video.abort()
             self._video = None
+        remove_if_empty(self.path)
 
     def _close(self) -> None:
         if self._video is not None:

@@ -40,14 +40,13 @@ def opened(location: str | int, what: str) -> Iterator[Any]:
     Raises:
         MTAdaptError: when it cannot be opened.
     """
-    log: Any = cv2.utils.logging  # type: ignore[attr-defined]
-    before = log.getLogLevel()
+    before = cv2.getLogLevel()
     # Every backend that fails would write a page of its own.
-    log.setLogLevel(log.LOG_LEVEL_SILENT)
+    cv2.setLogLevel(0)
     try:
         capture = cv2.VideoCapture(location)
     finally:
-        log.setLogLevel(before)
+        cv2.setLogLevel(before)
     try:
         if not capture.isOpened():
             remedy = (
