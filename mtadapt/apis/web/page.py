@@ -23,7 +23,7 @@ TITLE = "What the model sees"
 BOX_COLUMNS = ["task", "class", "score", "left", "top", "width", "height"]
 SHARE_COLUMNS = ["task", "class", "share"]
 #: One event at a time over all visitors: they share a processor.
-_ONE = dict(concurrency_id="model", concurrency_limit=1, api_visibility="private")
+_ONE: dict[str, Any] = dict(concurrency_id="model", concurrency_limit=1, api_visibility="private")
 _KEPT_FILES = 20
 #: Fonts of the system: the page loads nothing from elsewhere.
 THEME = gr.themes.Default(
@@ -74,14 +74,14 @@ class Page:
     def _build_input(self) -> None:
         limits = self.limits
         note = f"JPEG, PNG, BMP, WebP or TIFF, up to {limits.megabytes:g} MB"
-        self.file = gr.File(label=f"Picture ({note})", height=130, elem_id="upload")
+        self.file = gr.File(label=f"Picture ({note})", height=170, elem_id="upload")
         self.gallery: gr.Gallery | None = None
         if self.examples:
             self.gallery = gr.Gallery(
                 value=[str(path) for path in self.examples],
                 label="Examples",
                 columns=3,
-                height=230,
+                height=300,
                 allow_preview=False,
                 interactive=False,
                 object_fit="cover",
@@ -95,9 +95,14 @@ class Page:
 
     def _build_output(self) -> None:
         self.shown = gr.State(None, time_to_live=3600)
-        self.status = gr.HTML(_status("Upload a picture or pick an example."), elem_id="status")
+        self.status = gr.HTML(_status("Upload a picture or pick an example."), elem_id="status", padding=False)
         self.picture = gr.Image(
-            label="Prediction", interactive=False, format="jpeg", buttons=["fullscreen"], elem_id="picture"
+            label="Prediction",
+            show_label=False,
+            interactive=False,
+            format="jpeg",
+            buttons=["fullscreen"],
+            elem_id="picture",
         )
         with gr.Tab("Boxes"):
             self.boxes = gr.Dataframe(
@@ -208,6 +213,7 @@ class Page:
         said = (
             f"{prediction.name}: {width}x{height} pixels, {len(boxes)} box{'es'[: 2 * (len(boxes) != 1)]}, "
             f"predicted in {prediction.seconds:.1f} s"
+            + (f", with other names: {', '.join(prediction.renamed)}" if prediction.renamed else "")
         )
         return [
             _status(said),

@@ -33,12 +33,14 @@ class Prediction:
         image: BGR ``(H, W, 3)`` uint8.
         sample: predictions of all tasks; maps are uint8 where the number of classes allows it.
         seconds: that the prediction took.
+        renamed: classes that had another name, as ``car: automobile``.
     """
 
     name: str
     image: np.ndarray
     sample: MultiTaskDataSample
     seconds: float
+    renamed: tuple[str, ...] = ()
 
 
 class Predictor:
@@ -85,17 +87,20 @@ class Predictor:
         with self._lock:
             start = time.perf_counter()
             try:
-                self._set_names(names or {})
+                renamed = self._set_names(names or {})
                 sample = self._inferencer.predict_image(image)
             finally:
                 self._set_names({})
-            return Prediction(name, image, _compact(sample), time.perf_counter() - start)
+            return Prediction(name, image, _compact(sample), time.perf_counter() - start, renamed)
 
-    def _set_names(self, names: Names) -> None:
-        if self._adapter is None:
-            return
+    def _set_names(self, names: Names) -> tuple[str, ...]:
+        renamed = []
         for task, trained in self.prompts.items():
-            self._adapter.set_classes(task, [one.strip() for one in names.get(task, trained)], self._encoder)
+            given = [one.strip() for one in names.get(task, trained)]
+            assert self._adapter is not None
+            self._adapter.set_classes(task, given, self._encoder)
+            renamed += [f"{old}: {new}" for old, new in zip(trained, given, strict=True) if old != new]
+        return tuple(renamed)
 
     def draw(self, prediction: Prediction, tasks: Sequence[str], threshold: float, opacity: float) -> np.ndarray:
         """Return the picture with the overlays of these tasks, RGB uint8.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+import errno
 import os
 import socket
 import tempfile
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -40,23 +42,34 @@ def find_examples(folder: str | Path | None, limits: UploadLimits) -> list[Path]
     return paths
 
 
-def check_port(host: str, port: int) -> None:
-    """Refuse an address that cannot be served on.
+def open_port(host: str, port: int) -> socket.socket:
+    """Bind to an address and listen; visitors wait until the page is served.
+
+    Args:
+        host: name or address of this machine.
+        port: a number up to 65535; 0 for any that is free.
 
     Raises:
         MTAdaptError: when the port is in use or not allowed, or the host is not of this machine.
     """
-    if not 1 <= port <= 65535:
-        raise MTAdaptError(f"--port {port}: a port is a number from 1 to 65535")
+    if not 0 <= port <= 65535:
+        raise MTAdaptError(f"--port {port}: a port is a number up to 65535")
     try:
         family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            # As the server does: a port that was just left may be taken again.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        opened = socket.socket(family, kind)
     except OSError as error:
-        remedy = "choose another --port" if not isinstance(error, socket.gaierror) else "choose another --host"
+        raise MTAdaptError(f"--host {host}: {error.strerror or error}; give an address of this machine") from error
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(address)
+        opened.listen(128)
+    except OSError as error:
+        opened.close()
+        remedy = (
+            "choose another with --port" if error.errno != errno.EADDRNOTAVAIL else "give an address of this machine"
+        )
         raise MTAdaptError(f"{host}:{port} cannot be served on ({error.strerror or error}); {remedy}") from error
+    return opened
 
 
 def check_extra() -> None:
@@ -65,49 +78,52 @@ def check_extra() -> None:
         raise MTAdaptError("the web page needs the extra 'web': pip install 'mtadapt[web]'")
 
 
-def serve(predictor: Predictor, examples: Sequence[Path], host: str, port: int, limits: UploadLimits) -> None:
+def serve(predictor: Predictor, examples: Sequence[Path], opened: socket.socket, limits: UploadLimits) -> None:
     """Serve the page until the process is interrupted.
 
     Args:
         predictor: the model.
         examples: pictures to pick.
-        host: address to bind to; ``127.0.0.1`` can be reached from this machine alone.
-        port: port to bind to.
+        opened: what :func:`open_port` gave.
         limits: what an upload may have.
 
     Raises:
-        MTAdaptError: when gradio is not installed or the address cannot be served on.
+        MTAdaptError: when gradio is not installed.
     """
     check_extra()
-    check_port(host, port)
-    with tempfile.TemporaryDirectory(prefix="mtadapt-web-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mtadapt-web-") as folder, suppress(KeyboardInterrupt):
         # Read when gradio is imported: nothing is reported to anyone, and uploads go when the server ends.
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(Path(folder, "uploads")))
-        # gradio asks its own address whether it is there; a proxy would be asked in its place.
-        bypass = ",".join(filter(None, [os.environ.get("no_proxy", ""), "localhost", "127.0.0.1", host]))
-        os.environ.update(no_proxy=bypass, NO_PROXY=bypass)
+        warnings.filterwarnings("ignore", module="gradio")
+        import gradio
+        import uvicorn
+        from fastapi import FastAPI
+
         from mtadapt.apis.web.page import CSS, THEME, Page
 
-        for name in ("httpx", "httpcore", "uvicorn.error"):
-            logging.getLogger(name).setLevel(logging.WARNING)
         files = Path(folder, "files")
         files.mkdir()
         blocks = Page(predictor, examples, limits, files).build()
         blocks.queue(max_size=32, default_concurrency_limit=1, api_open=False)
-        shown = f"[{host}]" if ":" in host else host
-        print(f"serving on http://{shown}:{port} (Ctrl+C ends it)", flush=True)
-        blocks.launch(
+        blocks.state_session_capacity = SESSIONS
+        host, port = opened.getsockname()[:2]
+        app = gradio.mount_gradio_app(
+            FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+            blocks,
+            path="",
             server_name=host,
             server_port=port,
-            max_file_size=int(limits.megabytes * 1e6),
-            allowed_paths=[str(path.resolve()) for path in examples],
-            state_session_capacity=SESSIONS,
-            share=False,
-            ssr_mode=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            quiet=True,
             footer_links=[],
+            allowed_paths=[str(path.resolve()) for path in examples],
+            show_error=False,
+            max_file_size=int(limits.megabytes * 1e6),
+            ssr_mode=False,
+            enable_monitoring=False,
+            mcp_server=False,
             theme=THEME,
             css=CSS,
         )
+        shown = f"[{host}]" if ":" in host else host
+        print(f"serving on http://{shown}:{port} (Ctrl+C ends it)", flush=True)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+        uvicorn.Server(config).run(sockets=[opened])
