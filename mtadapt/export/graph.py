@@ -1,0 +1,112 @@
+"""A trained multi-task model as one graph, from the bytes of images to the predictions of all tasks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtadapt.errors import MTAdaptError
+from mtadapt.export.layers import replace_layers
+from mtadapt.models import MultiTaskModel
+
+
+class MultiTaskGraph(nn.Module):
+    """Normalisation, padding, shared features and tasks, in tensors alone.
+
+    Args:
+        model: in evaluation mode; it is copied.
+        tasks: names of the tasks, all of them by default.
+        postprocess: whether predictions are given, or what the heads give before suppression and argmax.
+
+    Attributes:
+        names: of the tasks.
+        postprocess: see above.
+        divisor: of the sides of padded images.
+        outputs: name of each output, ``<task>_<what>``, in their order.
+
+    Raises:
+        MTAdaptError: for an unknown task, one that has no form in a graph, or a backbone with experts.
+    """
+
+    def __init__(self, model: MultiTaskModel, tasks: Sequence[str] | None = None, postprocess: bool = True) -> None:
+        super().__init__()
+        names = list(tasks or model.tasks)
+        unknown = [name for name in names if name not in model.tasks]
+        if unknown:
+            raise MTAdaptError(f"--tasks {unknown[0]}: no task of the model; it has {', '.join(model.tasks)}")
+        if model.routing is not None:
+            raise MTAdaptError(
+                f"{type(model.backbone).__name__}: a backbone with experts sends every image through experts of its "
+                "own choice, which has no form in a graph; export a dense model, as that of configs/mt_bdd_lv.py"
+            )
+        self.model = model = copy.deepcopy(model)
+        self.names, self.postprocess = names, postprocess
+        self.graphs = nn.ModuleDict({name: _task_graph(model.tasks[name], name, postprocess) for name in names})
+        self.divisor = int(model.data_preprocessor.pad_size_divisor)
+        replace_layers(self.model, self.divisor)
+        self.outputs = [f"{name}_{what}" for name in names for what in self.graphs[name].outputs]
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Predict.
+
+        Args:
+            images: ``(N, H, W, 3)`` uint8, in the order of channels that the model was trained with.
+
+        Returns:
+            Output to its value.
+        """
+        size = (images.shape[1], images.shape[2])
+        inputs = self.prepare(images)
+        padded = (inputs.shape[2], inputs.shape[3])
+        features = self.model.extract_features(inputs)
+        found: list[Tensor] = []
+        for name in self.names:
+            found += self.graphs[name](features[self.model.tasks[name].backbone.source], size, padded)
+        return dict(zip(self.outputs, found, strict=True))
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """What :class:`~mtadapt.models.MultiTaskDataPreprocessor` does with images of one size: ``(N, 3, H', W')``."""
+        own: Any = self.model.data_preprocessor
+        inputs = images.permute(0, 3, 1, 2)
+        if own._channel_conversion:
+            inputs = inputs.flip(1)
+        inputs = inputs.float()
+        if own._enable_normalize:
+            inputs = (inputs - own.mean) / own.std
+        if self.divisor == 1:
+            return inputs
+        return self._pad(inputs, float(own.pad_value))
+
+    def _pad(self, inputs: Tensor, value: float) -> Tensor:
+        """Pad at the right and the bottom to multiples of the divisor."""
+        sides = inputs.shape[2:]
+        # The new sides are written as multiples, because the exporter then sees that every stride divides them. Rows
+        # and columns are picked, because F.pad has a way of its own for images that need no padding, and a graph can
+        # follow only one of the two.
+        places = [torch.arange(-(-side // self.divisor) * self.divisor, device=inputs.device) for side in sides]
+        rows, columns = (place.clamp(max=side - 1) for place, side in zip(places, sides, strict=True))
+        inside = (places[0] < sides[0])[:, None] & (places[1] < sides[1])
+        return torch.where(inside, inputs[:, :, rows][:, :, :, columns], value)
+
+
+def _task_graph(task: Any, name: str, postprocess: bool) -> nn.Module:
+    # Imported here, because a model without detectors needs no mmdet.
+    if task.library == "mmdet":
+        from mtadapt.export.detectors import detector_graph
+
+        return detector_graph(task, name, postprocess)
+    from mtadapt.export.dense import classifier_graph, segmentor_graph
+
+    make = segmentor_graph if task.library == "mmseg" else classifier_graph
+    return make(task, name, postprocess)
+
+
+@torch.no_grad()
+def warm_up(graph: MultiTaskGraph) -> None:
+    """Run a graph once, so that what is computed at the first inference alone is a constant of it afterwards."""
+    side = 2 * graph.divisor
+    graph(torch.zeros(1, side, side, 3, dtype=torch.uint8))

@@ -1,0 +1,151 @@
+"""How far what an exported file gives is from what the model predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from prettytable import PrettyTable
+
+from mtadapt.export.graph import MultiTaskGraph
+from mtadapt.models import MultiTaskModel
+from mtadapt.models.tasks import native_samples
+
+#: From images ``(N, H, W, 3)`` uint8 to output and value.
+Runner = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+
+
+class Difference(NamedTuple):
+    """The largest difference of a task on an image.
+
+    Attributes:
+        image: name of the image.
+        task: name of the task.
+        compared: what was compared, in words.
+        value: the largest difference: of coordinates in pixels, scores or logits; infinite where there is nothing to
+            compare with.
+    """
+
+    image: str
+    task: str
+    compared: str
+    value: float
+
+
+def compare(model: MultiTaskModel, run: Runner, image: np.ndarray, name: str, tasks: list[str]) -> list[Difference]:
+    """Compare with the stock models' own predictions.
+
+    Args:
+        model: in evaluation mode.
+        run: of the exported file, with post-processing.
+        image: ``(H, W, 3)`` uint8.
+        name: of the image.
+        tasks: names of the tasks.
+
+    Returns:
+        One difference a task.
+    """
+    outputs = run(image[None])
+    predicted = stock_predictions(model, image, tasks)
+    found = []
+    for task in tasks:
+        own = {key.removeprefix(f"{task}_"): value[0] for key, value in outputs.items() if key.startswith(f"{task}_")}
+        difference = _COMPARISONS[model.tasks[task].library](predicted[task], own)
+        found.append(Difference(name, task, *difference))
+    return found
+
+
+@torch.no_grad()
+def compare_raw(graph: MultiTaskGraph, run: Runner, image: np.ndarray, name: str) -> list[Difference]:
+    """Compare a file without post-processing with the graph in PyTorch.
+
+    Args:
+        graph: what was exported.
+        run: of the file.
+        image: ``(H, W, 3)`` uint8.
+        name: of the image.
+
+    Returns:
+        One difference an output.
+    """
+    theirs, ours = graph(torch.from_numpy(image[None])), run(image[None])
+    found = []
+    for key, value in theirs.items():
+        worst = float((value - torch.from_numpy(ours[key])).abs().max()) if value.numel() else 0.0
+        task = next(task for task in graph.names if key.startswith(f"{task}_"))
+        found.append(Difference(name, task, f"{key}, {value.numel():,} values", worst))
+    return found
+
+
+@torch.no_grad()
+def stock_predictions(model: Any, image: np.ndarray, tasks: list[str]) -> dict[str, Any]:
+    """The native sample of each task, as :meth:`~mtadapt.models.MultiTaskModel.predict` makes it, with its logits."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    data = model.data_preprocessor(dict(inputs=[pixels], data_samples=None), False)
+    features = model.extract_features(data["inputs"])
+    found = {}
+    for name in tasks:
+        task = model.tasks[name]
+        found[name] = task.predict(features[task.backbone.source], native_samples(task, data["data_samples"]))[0]
+    return found
+
+
+def differences_table(differences: list[Difference]) -> str:
+    """A row for each difference."""
+    table = PrettyTable(["image", "task", "compared", "largest difference"])
+    table.align = "l"
+    table.align["largest difference"] = "r"
+    table.add_rows([[each.image, each.task, each.compared, f"{each.value:.2e}"] for each in differences])
+    return table.get_string()
+
+
+def _compare_boxes(native: Any, own: Mapping[str, np.ndarray]) -> tuple[str, float]:
+    """Boxes are matched one to one, so that equal scores may stand in another order."""
+    from scipy.optimize import linear_sum_assignment
+
+    stock = native.pred_instances
+    theirs = _detections(stock.bboxes.numpy(force=True), stock.scores.numpy(force=True))
+    there = own["labels"] >= 0
+    ours = _detections(own["boxes"][there], own["scores"][there])
+    words = f"{len(theirs)} boxes and scores"
+    if len(theirs) != len(ours):
+        return f"{words}, the file gives {len(ours)}", float("inf")
+    if not len(theirs):
+        return words, 0.0
+    distance = np.abs(theirs[:, None] - ours[None]).max(axis=-1)
+    distance[stock.labels.numpy(force=True)[:, None] != own["labels"][there][None]] = 1e9
+    rows, columns = linear_sum_assignment(distance)
+    worst = float(distance[rows, columns].max())
+    return words, worst if worst < 1e9 else float("inf")
+
+
+def _detections(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    return np.concatenate((boxes, scores[:, None]), axis=1).astype(np.float64)
+
+
+def _compare_maps(native: Any, own: Mapping[str, np.ndarray]) -> tuple[str, float]:
+    """Where classes differ, how much better the model's own class is: next to nothing where two are equally good."""
+    logits = native.seg_logits.data
+    theirs = native.pred_sem_seg.data[0].long()
+    ours = torch.from_numpy(own["classes"]).long()
+    if theirs.shape != ours.shape:
+        return f"a map of {tuple(theirs.shape)}, the file gives {tuple(ours.shape)}", float("inf")
+    other = theirs != ours
+    words = f"{theirs.numel():,} pixels" + (f", {int(other.sum())} of which differ" if other.any() else "")
+    if len(logits) == 1:
+        gap = (logits[0] - native.seg_logits.data.new_tensor(0.5)).abs()
+    else:
+        gap = logits.gather(0, theirs[None])[0] - logits.gather(0, ours[None])[0]
+    return words, float(gap[other].max()) if other.any() else 0.0
+
+
+def _compare_classes(native: Any, own: Mapping[str, np.ndarray]) -> tuple[str, float]:
+    scores = native.pred_score.numpy(force=True)
+    worst = float(np.abs(scores - own["scores"]).max())
+    gap = float(scores.max() - scores[int(own["labels"])])
+    return f"{len(scores)} scores", max(worst, gap)
+
+
+_COMPARISONS = dict(mmdet=_compare_boxes, mmseg=_compare_maps, mmpretrain=_compare_classes)

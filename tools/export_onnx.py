@@ -1,0 +1,132 @@
+"""Write a trained model as one graph, with all its tasks: an ONNX file, or an exported program of PyTorch.
+
+    python tools/export_onnx.py configs/mt_synthetic_baseline.py work_dirs/mt_synthetic_baseline/epoch_8.pth \
+        --out model.onnx
+
+The graph takes uint8 images ``(N, H, W, 3)`` as OpenCV reads them, of any number and size; docs/export.md has the
+outputs. Before the tool ends, it opens the file and compares it with the model's own predictions.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtadapt.engine import CfgOptions, load_config
+from mtadapt.engine.checkpoints import load_dataset_meta, load_weights
+from mtadapt.engine.measure import build_model
+from mtadapt.engine.model_folder import fingerprint
+from mtadapt.engine.surgery import image_size
+from mtadapt.errors import MTAdaptError, one_line_errors
+
+#: Largest difference to the model's own predictions.
+TOLERANCE = 1e-3
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="config of the trained model")
+    parser.add_argument("checkpoint", type=Path, help="its checkpoint")
+    parser.add_argument("--out", type=Path, required=True, help="file to write; .onnx, or .pt2 with --format torch")
+    parser.add_argument("--format", choices=["onnx", "torch"], default="onnx", help="default: onnx")
+    parser.add_argument("--tasks", nargs="+", help="tasks to export (default: all)")
+    parser.add_argument(
+        "--postprocess",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="boxes after suppression and maps of classes; without it scores and boxes before, and logits",
+    )
+    parser.add_argument(
+        "--size", type=image_size, default=(320, 192), help="WIDTHxHEIGHT that is traced (default: 320x192)"
+    )
+    parser.add_argument("--fixed-size", action="store_true", help="take images of this size alone")
+    parser.add_argument("--opset", type=int, default=18, help="of ONNX (default: 18)")
+    parser.add_argument("--verify", nargs="+", type=Path, default=[], metavar="IMAGE", help="images to compare with")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=CfgOptions, help="override settings of the config, e.g. a.b=1"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Export."""
+    args = parse_args()
+    check_out(args)
+    images = {path.name: read_image(path, args) for path in args.verify}
+    config = load_config(args.config, args.cfg_options)
+    if str((config.get("model") or {}).get("type")).split(".")[-1] != "MultiTaskModel":
+        raise MTAdaptError(f"{args.config}: its model is no MultiTaskModel; give a config of a multi-task model")
+    state = load_weights(args.checkpoint)
+    try:
+        model: Any = build_model(config, state)
+    except MTAdaptError as error:
+        raise MTAdaptError(f"{args.config}, {args.checkpoint}: {error}") from error
+    from mtadapt.export import MultiTaskGraph, describe, trace, write_onnx, write_torch
+
+    graph = MultiTaskGraph(model, args.tasks, args.postprocess).eval()
+    meta, fixed = load_dataset_meta(args.checkpoint), args.size if args.fixed_size else None
+    about = describe(graph, meta, Path(args.config).name, fingerprint(state), fixed)
+    program = trace(graph, args.size, args.fixed_size)
+    if args.format == "onnx":
+        write_onnx(program, graph, args.out, about, args.opset)
+    else:
+        write_torch(program, args.out, about)
+    verify(args, model, graph, images)
+    print(f"outputs: {', '.join(graph.outputs)}")
+    print(f"{args.format}: {args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")
+
+
+def check_out(args: argparse.Namespace) -> None:
+    """Refuse what cannot be written, before anything is computed."""
+    suffix = ".onnx" if args.format == "onnx" else ".pt2"
+    if args.out.suffix != suffix:
+        raise MTAdaptError(f"--out {args.out}: a file of --format {args.format} ends in {suffix}")
+    if args.out.is_dir():
+        raise MTAdaptError(f"--out {args.out}: is a folder; name a file")
+    if args.out.exists() and not args.overwrite:
+        raise MTAdaptError(f"--out {args.out}: exists; name another file, or add --overwrite")
+
+
+def read_image(path: Path, args: argparse.Namespace) -> np.ndarray:
+    """Read an image, in the fixed size if there is one."""
+    import cv2
+
+    image = cv2.imread(str(path)) if path.is_file() else None
+    if image is None:
+        raise MTAdaptError(f"--verify {path}: {'no image that can be read' if path.exists() else 'no such file'}")
+    return cv2.resize(image, args.size) if args.fixed_size else image
+
+
+def verify(args: argparse.Namespace, model: Any, graph: Any, images: dict[str, np.ndarray]) -> None:
+    """Compare the file with the model on images, or on noise of the size that was traced.
+
+    Raises:
+        MTAdaptError: when a difference is above the tolerance.
+    """
+    from mtadapt.export import compare, compare_raw, differences_table, onnx_runner, torch_runner
+
+    run = onnx_runner(args.out) if args.format == "onnx" else torch_runner(args.out)
+    width, height = args.size
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    found = []
+    for name, image in (images or {"noise": noise}).items():
+        found += (
+            compare(model, run, image, name, graph.names) if args.postprocess else compare_raw(graph, run, image, name)
+        )
+    print(differences_table(found))
+    worst = max(found, key=lambda each: each.value)
+    if worst.value > TOLERANCE:
+        raise MTAdaptError(
+            f"{args.out}: {worst.task} differs from the model by {worst.value:.2g} on {worst.image}, more than "
+            f"{TOLERANCE:g}; the file was kept to look at"
+        )
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
