@@ -22,6 +22,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "api_pages",
     "linked_folders",
+    "notebook_pages",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build", "_ext", "logs"]

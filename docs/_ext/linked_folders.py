@@ -1,8 +1,8 @@
 """Links of the pages to files and folders of the repository that are no pages, such as logs, work in the site too.
 
-On a code host a link to a folder opens its listing. The site has no such listing, so each folder that a page links to is
-copied into the site with a page that lists its files. A linked file is a download: MyST does that for sources and JSON;
-here it is done for Markdown that is no page of the site.
+On a code host a link to a folder opens its listing. The site has no such listing, so each folder that a page links to
+is copied into the site with a page that lists its files. A linked file is a download: MyST does that for sources and
+JSON; here it is done for Markdown that is no page of the site.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The documentation: its commands run, its examples are complete, its site builds."""
