@@ -101,7 +101,7 @@ class LVAdapter(BaseModule):
             nn.Parameter(torch.full((len(self.classes), channels), gate)) for channels in self.in_channels
         )
         self._folded: list[Constants] | None = None
-        self._register_load_state_dict_pre_hook(self._forget)
+        self._register_load_state_dict_pre_hook(self._prepare_load)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the features with their language contexts.
@@ -199,8 +199,26 @@ class LVAdapter(BaseModule):
         self._folded = None
         return super()._apply(*args, **kwargs)
 
-    def _forget(self, *_: object) -> None:
+    def _prepare_load(self, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
+        """Forget what was folded, and put the gates in the order of the tasks here.
+
+        The rows of the gates have no names, and a config that MMEngine has dumped has its prompts in the order of the
+        alphabet, whatever it was in training. The entries of the texts tell in which order they were saved.
+        """
         self._folded = None
+        texts = f"{prefix}language.texts_"
+        saved = [name[len(texts) :] for name in state_dict if name.startswith(texts)]
+        own = [*self.classes]
+        if saved == own or sorted(saved) != sorted(own):
+            return
+        rows = [saved.index(task) for task in own]
+        for level in range(len(self.gates)):
+            name = f"{prefix}gates.{level}"
+            if name in state_dict and len(state_dict[name]) == len(rows):
+                state_dict[name] = state_dict[name][rows]
+        for task in own:
+            # Behind each other in the new order, so that a second load of the same dictionary finds it.
+            state_dict[texts + task] = state_dict.pop(texts + task)
 
     def _constants(self) -> list[Constants]:
         """Keys and values of each level; at inference they are computed once."""

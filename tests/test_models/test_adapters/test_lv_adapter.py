@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -226,3 +227,28 @@ def test_a_closed_gate_leaves_predictions_as_they_are():
 def test_prompts_that_do_not_fit_the_tasks(prompts: dict, message: str):
     with pytest.raises(MTAdaptError, match=message):
         multi_task(lv(prompts=prompts))
+
+
+@pytest.mark.parametrize("by_mmengine", [False, True])
+def test_gates_find_their_tasks_whatever_the_order_of_the_prompts(by_mmengine: bool):
+    """A config that MMEngine dumps has its prompts in the order of the alphabet."""
+    trained = adapter()
+    for gates in trained.gates:
+        nn.init.normal_(gates)
+    turned = adapter(prompts=dict(reversed(PROMPTS.items())))
+    state = trained.state_dict()
+    for _ in range(2):
+        if by_mmengine:
+            _load_checkpoint_to_model(turned, dict(state_dict=state))
+        else:
+            turned.load_state_dict(state)
+    assert not torch.equal(turned.gates[0], trained.gates[0])
+    trained.eval()
+    turned.eval()
+    with torch.no_grad():
+        for one, two in zip(trained(features(8, 16)), turned(features(8, 16)), strict=True):
+            torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-6)
+    # And back again.
+    again = adapter()
+    again.load_state_dict(turned.state_dict())
+    assert all(torch.equal(one, two) for one, two in zip(again.gates, trained.gates, strict=True))
