@@ -42,11 +42,13 @@ def legend(classes: Mapping[str, Sequence[tuple[str, Colour]]], width: int, unit
     middle = rows[0].shape[0] // 2
     for task, entries in classes.items():
         words: list[tuple[str, Colour | None]] = [(f"{task}:", None), *entries] if entries else []
-        for text, colour in words:
+        for number, (text, colour) in enumerate(words):
             mark = 0 if colour is None else square + round(6 * unit)
             text = shortened(text, size, width - mark - 2 * margin)
             needed = mark + text_size(text, size)[0]
-            if left + needed + margin > width and left > margin:
+            # The name of a task stays with its first class.
+            together = needed + 3 * margin + square + text_size(words[1][0], size)[0] if number == 0 else needed
+            if left + together + margin > width and left > margin:
                 rows.append(_strip(width, unit))
                 left = margin
             if colour is not None:

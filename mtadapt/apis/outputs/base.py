@@ -68,7 +68,7 @@ class OutputSet(Output):
 
     Args:
         outputs: to write to.
-        folder: that they are in, which :meth:`abort` removes when nothing is left in it.
+        folder: that was made for them, which :meth:`abort` removes when nothing is left in it.
     """
 
     def __init__(self, outputs: Sequence[Output], folder: Path | None = None) -> None:

@@ -28,10 +28,11 @@ class CocoResults(Output):
         metas: task to its ``classes``.
         overwrite: whether a folder that is there is replaced.
         annotations: a file of COCO annotations whose ids are taken, by the file names of its images and the names of
-            its categories; without it images count from 0 and categories from 1, a task's in the order of its classes.
+            its categories; without it, and for tasks with other classes, images count from 0 and categories from 1, a
+            task's in the order of its classes.
 
     Raises:
-        MTAdaptError: when the annotations cannot be read or lack a class of a task of which they have others.
+        MTAdaptError: when the annotations cannot be read or have the classes of no task.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class CocoResults(Output):
         }
         if annotations is not None:
             self._image_ids, known = _read_ids(Path(annotations))
-            categories = {task: _own_ids(task, names, known, annotations) for task, names in categories.items()}
+            categories = _known_ids(categories, known, annotations)
         self._categories = {task: list(ids.values()) for task, ids in categories.items()}
         tables = {
             task: [dict(id=number, name=name) for name, number in ids.items()] for task, ids in categories.items()
@@ -121,12 +122,15 @@ def _read_ids(path: Path) -> tuple[dict[str, int], dict[str, int]]:
         ) from error
 
 
-def _own_ids(task: str, names: Mapping[str, int], known: Mapping[str, int], path: str | Path) -> dict[str, int]:
-    if not any(name in known for name in names):
-        return dict(names)
-    missing = [name for name in names if name not in known]
-    if missing:
-        raise MTAdaptError(
-            f"{path}: has no category {missing[0]!r} of task {task!r}; its classes are {', '.join(known)}"
-        )
-    return {name: known[name] for name in names}
+def _known_ids(
+    categories: Mapping[str, dict[str, int]], known: Mapping[str, int], path: str | Path
+) -> dict[str, dict[str, int]]:
+    """The ids of the annotations for the tasks whose classes they have, and those that count for the others."""
+    fitting = [task for task, names in categories.items() if all(name in known for name in names)]
+    if not fitting:
+        task, names = next(iter(categories.items()))
+        missing = next(name for name in names if name not in known)
+        raise MTAdaptError(f"{path}: has no category {missing!r} of task {task!r}; its categories: {', '.join(known)}")
+    return {
+        task: {name: known[name] for name in names} if task in fitting else names for task, names in categories.items()
+    }

@@ -53,17 +53,19 @@ def open_outputs(
         pictures=lambda path: Pictures(path, overwrite),
     )
     outputs: list[Output] = []
+    paths = output_paths(folder, formats, draw, submission)
+    made = None if folder.exists() else folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, path in output_paths(folder, formats, draw, submission).items():
+        for name, path in paths.items():
             outputs.append(makers[name](path))
     except OSError as error:
-        OutputSet(outputs, folder).abort()
+        OutputSet(outputs, made).abort()
         raise MTAdaptError(f"{folder}: cannot be written ({error.strerror or error}); name another out_dir") from error
     except MTAdaptError:
-        OutputSet(outputs, folder).abort()
+        OutputSet(outputs, made).abort()
         raise
-    return OutputSet(outputs, folder)
+    return OutputSet(outputs, made)
 
 
 def output_paths(out_dir: str | Path, formats: Sequence[str], draw: bool, submission: bool) -> dict[str, Path]:
