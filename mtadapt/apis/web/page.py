@@ -31,10 +31,11 @@ THEME = gr.themes.Default(
     font_mono=["ui-monospace", "Consolas", "monospace"],
 )
 CSS = """
+#status {padding: 0;}
 .status {margin: 0; padding: .5rem .75rem; border-radius: .4rem; border: 1px solid var(--border-color-primary);}
 .status.error {border-color: #b91c1c; background: #fef2f2; color: #991b1b; font-weight: 600;}
 .dark .status.error {background: #450a0a; color: #fecaca;}
-.prompts .form {flex-wrap: wrap;}
+#examples .grid-container {grid-template-columns: repeat(auto-fill, minmax(95px, 1fr)) !important;}
 """
 
 
@@ -60,7 +61,7 @@ class Page:
 
     def build(self) -> gr.Blocks:
         """Return the page."""
-        with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
+        with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as blocks:
             gr.Markdown(f"# {TITLE}")
             with gr.Row():
                 with gr.Column(scale=1, min_width=300):
@@ -72,9 +73,7 @@ class Page:
         return blocks
 
     def _build_input(self) -> None:
-        limits = self.limits
-        note = f"JPEG, PNG, BMP, WebP or TIFF, up to {limits.megabytes:g} MB"
-        self.file = gr.File(label=f"Picture ({note})", height=170, elem_id="upload")
+        self.file = gr.File(label=f"Picture, up to {self.limits.megabytes:g} MB", height=170, elem_id="upload")
         self.gallery: gr.Gallery | None = None
         if self.examples:
             self.gallery = gr.Gallery(
@@ -125,7 +124,7 @@ class Page:
                 "fixed. Other words for a class, or words for something else, change what is found."
             )
             for task, names in self.predictor.prompts.items():
-                with gr.Tab(task), gr.Row(elem_classes="prompts"):
+                with gr.Tab(task), gr.Row():
                     for number, name in enumerate(names):
                         box = gr.Textbox(
                             name, label=name, max_length=100, min_width=150, elem_id=f"name-{task}-{number}"

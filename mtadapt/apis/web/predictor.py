@@ -33,7 +33,7 @@ class Prediction:
         image: BGR ``(H, W, 3)`` uint8.
         sample: predictions of all tasks; maps are uint8 where the number of classes allows it.
         seconds: that the prediction took.
-        renamed: classes that had another name, as ``car: automobile``.
+        renamed: classes that had another name, as ``automobile for car``.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Predictor:
             given = [one.strip() for one in names.get(task, trained)]
             assert self._adapter is not None
             self._adapter.set_classes(task, given, self._encoder)
-            renamed += [f"{old}: {new}" for old, new in zip(trained, given, strict=True) if old != new]
+            renamed += [f"{new} for {old}" for old, new in zip(trained, given, strict=True) if old != new]
         return tuple(renamed)
 
     def draw(self, prediction: Prediction, tasks: Sequence[str], threshold: float, opacity: float) -> np.ndarray:
