@@ -190,7 +190,7 @@ def test_transfers_of_a_failed_pretraining(launch: Launch):
 
 def test_another_recipe_is_refused(launch: Launch):
     run(grid_of("finish"), launch)
-    grid = grid_of("finish", ZOO.replace("finetune: a.py", "finetune: {config: a.py, options: {x: 1}}"))
+    grid = grid_of("finish", ZOO.replace("finetune: a.py", "finetune: {config: a.py, options: {a: 1}}"))
     with pytest.raises(MTAdaptError) as caught:
         check(grid, grid.cells())
     assert str(caught.value) == (
