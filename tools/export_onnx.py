@@ -1,6 +1,6 @@
 """Write a trained model as one graph, with all its tasks: an ONNX file, or an exported program of PyTorch.
 
-    python tools/export_onnx.py configs/mt_synthetic_baseline.py work_dirs/mt_synthetic_baseline/epoch_8.pth \
+    python tools/export_onnx.py configs/mt_synthetic_lv.py work_dirs/mt_synthetic_lv/finetune/epoch_7.pth \
         --out model.onnx
 
 The graph takes uint8 images ``(N, H, W, 3)`` as OpenCV reads them, of any number and size; docs/export.md has the

@@ -75,6 +75,8 @@ class _DenseHead(nn.Module):
         check_coder(head.bbox_coder, f"task {name!r}: {place}")
         _check_activation(head, name)
         self.head = head
+        # mmdet's own way calls torch.meshgrid without its indexing, which a traced graph cannot hold.
+        head.prior_generator._meshgrid = _grid
 
     def forward(self, features: tuple[Tensor, ...]) -> Levels:
         """Scores ``(N, P, C)``, predictions ``(N, P, 4)``, factors of the scores ``(N, P)`` or None, priors ``(P, D)``.
@@ -98,6 +100,12 @@ class _DenseHead(nn.Module):
 
     def decode(self, priors: Tensor, predicted: Tensor, size: Size) -> Tensor:
         return decode(self.head.bbox_coder, priors, predicted, size)
+
+
+def _grid(x: Tensor, y: Tensor, row_major: bool = True) -> tuple[Tensor, Tensor]:
+    """Coordinates of all pairs of ``x`` ``(W,)`` and ``y`` ``(H,)``, with ``y`` outside: twice ``(H * W,)``."""
+    xs, ys = x.repeat(y.shape[0]), y[:, None].repeat(1, x.shape[0]).reshape(-1)
+    return (xs, ys) if row_major else (ys, xs)
 
 
 def _rows(level: Tensor, channels: int) -> Tensor:

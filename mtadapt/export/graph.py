@@ -86,8 +86,9 @@ class MultiTaskGraph(nn.Module):
         sides = inputs.shape[2:]
         # The new sides are written as multiples, because the exporter then sees that every stride divides them. Rows
         # and columns are picked, because F.pad has a way of its own for images that need no padding, and a graph can
-        # follow only one of the two.
-        places = [torch.arange(-(-side // self.divisor) * self.divisor, device=inputs.device) for side in sides]
+        # follow only one of the two. Nothing negative is divided, because ONNX rounds that to zero.
+        multiples = [(side + self.divisor - 1) // self.divisor * self.divisor for side in sides]
+        places = [torch.arange(multiple, device=inputs.device) for multiple in multiples]
         rows, columns = (place.clamp(max=side - 1) for place, side in zip(places, sides, strict=True))
         inside = (places[0] < sides[0])[:, None] & (places[1] < sides[1])
         return torch.where(inside, inputs[:, :, rows][:, :, :, columns], value)
@@ -108,5 +109,5 @@ def _task_graph(task: Any, name: str, postprocess: bool) -> nn.Module:
 @torch.no_grad()
 def warm_up(graph: MultiTaskGraph) -> None:
     """Run a graph once, so that what is computed at the first inference alone is a constant of it afterwards."""
-    side = 2 * graph.divisor
-    graph(torch.zeros(1, side, side, 3, dtype=torch.uint8))
+    side = max(3 * graph.divisor, 64)
+    graph(torch.zeros(2, side, side, 3, dtype=torch.uint8))

@@ -39,7 +39,7 @@ def trace(graph: MultiTaskGraph, size: tuple[int, int], fixed_size: bool = False
         MTAdaptError: for a model that cannot be traced, with the exporter's reason, and too small images.
     """
     width, height = size
-    smallest = 2 * graph.divisor + 1
+    smallest = 2 * graph.divisor + 2
     if not fixed_size and min(size) < smallest:
         raise MTAdaptError(
             f"--size {width}x{height}: a graph for every size is traced with images of at least {smallest} pixels a "
@@ -48,6 +48,9 @@ def trace(graph: MultiTaskGraph, size: tuple[int, int], fixed_size: bool = False
     any_value = torch.export.Dim.DYNAMIC
     shapes = {0: any_value} if fixed_size else {0: any_value, 1: any_value, 2: any_value}
     warm_up(graph)
+    if not fixed_size:
+        # Sides that need padding, because the exporter would take it for granted that none do.
+        height, width = (side - 1 if side % graph.divisor == 0 else side for side in (height, width))
     # Two images, because the exporter takes a size of one for a constant.
     images = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     try:
@@ -126,6 +129,8 @@ def write_torch(program: Any, path: Path, about: Mapping[str, Any]) -> None:
     with _quiet():
         # torchvision's operator in the place of ours, so that the file needs no mtadapt.
         plain = program.run_decompositions({OPERATOR: keep_best})
+    # What the tracer took for true of its own images, e.g. that a map is odd, though the graph does not depend on it.
+    plain._guards_code = []
     buffer = io.BytesIO()
     torch.export.save(plain, buffer, extra_files={DESCRIPTION: json.dumps(dict(about))})
     write_atomically(path, buffer.getvalue())

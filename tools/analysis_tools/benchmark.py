@@ -9,6 +9,7 @@
     python tools/analysis_tools/benchmark.py prompt_step  train with and without learnable contexts
     python tools/analysis_tools/benchmark.py moe          train a layer of experts, against a dense one
     python tools/analysis_tools/benchmark.py pretraining  train three branches together, against each alone
+    python tools/analysis_tools/benchmark.py export_latency   infer with PyTorch, and exported with onnxruntime
 
 Every line gives the two medians after a warm-up and their ratio. Every module of the folder ``benchmarks`` is a
 subcommand. ``--json FILE`` writes its main ratio and the floor, the best that it could be, where that is known.
