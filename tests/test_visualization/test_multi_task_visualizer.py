@@ -92,6 +92,66 @@ def test_only_what_there_is(sample: MultiTaskDataSample):
     np.testing.assert_array_equal(visualizer().compose(image, MultiTaskDataSample(), True, True, 0.3), image)
 
 
+def test_a_prediction_alone_is_not_called_one(sample: MultiTaskDataSample):
+    """Without ground truth the title is the tasks alone, so it is the same picture with and without draw_gt."""
+    image = np.full((*SIZE, 3), 100, np.uint8)
+    alone = MultiTaskDataSample()
+    alone.set_task("drivable", SegDataSample(pred_sem_seg=sample.drivable.pred_sem_seg))
+    truth = MultiTaskDataSample()
+    truth.set_task("drivable", SegDataSample(gt_sem_seg=sample.drivable.pred_sem_seg))
+    one, two, other = (visualizer().compose(image, each, True, True, 0.3) for each in (alone, alone, truth))
+    assert np.array_equal(one, two) and one.shape == other.shape
+    lit = [(picture[:28] > 100).any(axis=(0, 2)).nonzero()[0].max() for picture in (one, other)]
+    assert lit[0] + 60 < lit[1]
+    assert np.array_equal(one[28:], other[28:])
+
+
+def test_a_choice_of_tasks(sample: MultiTaskDataSample):
+    image = np.full((*SIZE, 3), 100, np.uint8)
+    alone = MultiTaskDataSample()
+    alone.set_task("sem_seg", sample.sem_seg)
+    chosen = visualizer().compose(image, sample, True, True, 0.3, tasks=("sem_seg",))
+    assert np.array_equal(chosen, visualizer().compose(image, alone, True, True, 0.3))
+
+
+def test_the_pictures_of_a_video_have_one_size(sample: MultiTaskDataSample):
+    image = np.full((*SIZE, 3), 100, np.uint8)
+    empty = sample.clone()
+    empty.det.pred_instances = empty.det.pred_instances[:0]
+    empty.sem_seg.pred_sem_seg.data[:] = 0
+    one, two = (visualizer().compose(image, each, False, True, 0.3, fixed_legend=True) for each in (sample, empty))
+    assert one.shape == two.shape
+    legends = [picture[2 * (28 + SIZE[0]) :] for picture in (one, two)]
+    assert np.array_equal(*legends) and len(legends[0]) > 28
+
+
+@pytest.mark.parametrize("size", [(48, 64), (720, 1280), (2160, 3840), (640, 40)])
+def test_letters_are_readable_in_pictures_of_every_size(size: tuple[int, int]):
+    """The strip of the title grows with the picture, and the picture is neither tiny nor endless."""
+    found = InstanceData(bboxes=torch.tensor([[2.0, 2, 30, 40]]), labels=torch.tensor([2]), scores=torch.tensor([0.9]))
+    sample = MultiTaskDataSample()
+    sample.set_task("det", DetDataSample(pred_instances=found))
+    picture = visualizer().compose(np.full((*size, 3), 100, np.uint8), sample, True, True, 0.3)
+    strip = int((picture[:, 0] == 32).all(axis=1).argmin())
+    assert strip == round(28 * max(1, picture.shape[1] / 1280))
+    assert picture.shape[1] >= 640 or picture.shape[0] >= 1280
+    assert picture.shape[0] <= max(1280, size[0]) + 4 * strip
+
+
+def test_masks_of_objects_are_mixed_in():
+    masks = torch.zeros(1, *SIZE, dtype=torch.bool)
+    masks[:, 100:200, 100:200] = True
+    found = InstanceData(
+        bboxes=torch.tensor([[100.0, 100, 200, 200]]), labels=torch.tensor([2]), scores=torch.tensor([0.9]), masks=masks
+    )
+    sample = MultiTaskDataSample()
+    sample.set_task("det", DetDataSample(pred_instances=found))
+    picture = visualizer().compose(np.full((*SIZE, 3), 100, np.uint8), sample, True, True, 0.3)
+    expected = (np.array(METAINFO["tasks"]["det"]["palette"][2]) + 100) / 2
+    np.testing.assert_allclose(picture[28 + 150, 150], expected, atol=1)
+    np.testing.assert_array_equal(picture[28 + 250, 250], 100)
+
+
 def test_classes_of_images_and_maps_without_a_palette():
     """Another label changes the title alone; a class without a palette gets the same colour in every picture."""
     image = np.full((*SIZE, 3), 100, np.uint8)
