@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_documentation.blocks import blocks, examples
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 sys.path.insert(0, str(ROOT / "tools/analysis_tools"))
@@ -19,7 +21,11 @@ def test_links_and_commands_name_what_exists(page: Path):
     text = page.read_text()
     for link in re.findall(r"\]\((?!http)([^)#]+)", text):
         assert (page.parent / link).exists(), link
+    shown = {name for _, name in examples()}  # files that the reader makes of a block of the page
+    quoted = "".join(block.text for block in blocks(page) if block.language == "text")
     for name in re.findall(r"(?<![\w/])((?:tools|configs)/[\w./-]+\.(?:py|sh))", text):
+        if name in shown or name in quoted:
+            continue
         assert (ROOT / name).is_file(), name
     for target in re.findall(r"^make (\w+)", text, re.M):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M), target

@@ -241,7 +241,7 @@ ACCOUNTS = dict(
         tests=("tests/test_tools/test_pretraining_benchmark.py::test_ratio_and_passes",),
         lacks="minutes",
     ),
-    communication=Account(_ANALYSIS + r"communication\.py .*", "fast"),
+    communication=Account(_ANALYSIS + r"communication\.py .*", "slow"),
     # checkpoints
     zoo_plan=Account(
         _ZOO + r"configs/zoo/bdd100k\.yaml --dry-run",
@@ -271,11 +271,11 @@ ACCOUNTS = dict(
         needs=("train_lv",),
     ),
     # pages that begin
-    doctor=Account(r"python -m mtadapt\.doctor data/synthetic", "fast", needs=("scenes",)),
+    doctor=Account(r"python -m mtadapt\.doctor data/synthetic", "slow", needs=("scenes",)),
     doctor_public=Account(
         r"python -m mtadapt\.doctor data/(coco|bdd100k)", tests=("tests/test_doctor/",), lacks=PUBLIC_DATA
     ),
-    print_config=Account(r"python tools/print_config\.py configs/mt_synthetic_lv\.py", "fast"),
+    print_config=Account(r"python tools/print_config\.py configs/mt_synthetic_lv\.py", "slow"),
     test_lv=Account(
         _TEST + r"configs/mt_synthetic_lv\.py .*", "fast", short=((r"epoch_7", "epoch_1"),), needs=("train_lv",)
     ),
@@ -289,10 +289,10 @@ ACCOUNTS = dict(
     new_task=Account(
         r"PYTHONPATH=\. " + _TRAIN + r"configs/mt_synthetic_time\.py", "slow", add=ONE_EPOCH, needs=("scenes",)
     ),
-    make_mine=Account(r"python make_mine\.py", "fast", needs=("scenes",)),
+    make_mine=Account(r"python make_mine\.py", "slow", needs=("scenes",)),
     browse_mine=Account(
         r"PYTHONPATH=\. " + _ANALYSIS + r"browse_dataset\.py configs/mt_mine\.py --num 12",
-        "fast",
+        "slow",
         short=(("12", "2"),),
         needs=("make_mine",),
     ),
@@ -303,20 +303,18 @@ ACCOUNTS = dict(
         r"PYTHONPATH=\. " + _ANALYSIS + r"constant_baseline\.py configs/mt_mine\.py", "slow", needs=("make_mine",)
     ),
     # inference
-    infer=Account(
-        _INFER + r"(data/synthetic/images/100k/val --out-dir out|'.*' --out-dir out_det .*)",
-        "fast",
-        needs=("train_lv",),
-    ),
+    infer=Account(_INFER + r"data/synthetic/images/100k/val --out-dir out", "fast", needs=("train_lv",)),
+    infer_formats=Account(_INFER + r"'.*' --out-dir out_det .*", "slow", needs=("train_lv",)),
     infer_submission=Account(_INFER + r".* --out-dir submission .*", "slow", needs=("train_lv",)),
     infer_video=Account(_INFER + r"drive\.mp4 .*", "slow", needs=("train_lv",)),
     infer_camera=Account(
         _INFER + r"--camera 0 --show", tests=("tests/test_apis/test_sources.py",), lacks="a camera and a screen"
     ),
-    from_python=Account(r"python (use|look)\.py", "fast", needs=("train_lv",)),
+    from_python=Account(r"python use\.py", "fast", needs=("train_lv",)),
+    more_from_python=Account(r"python (look|rename)\.py", "slow", needs=("train_lv",)),
     web=Account(
         r"python tools/web_demo\.py .* --examples data/synthetic/images/100k/val",
-        tests=("tests/test_apis/",),
+        tests=("tests/test_tools/test_web_demo.py",),
         lacks="an end: it serves until it is stopped",
     ),
     # export

@@ -116,6 +116,19 @@ def test_make_knows_the_target(command: Command, monkeypatch: pytest.MonkeyPatch
                 parsed(re.sub(r'"\$\(cat \S+\)"', "FILE", found[1]).split(), monkeypatch)
 
 
+def test_a_wrong_command_is_found(monkeypatch: pytest.MonkeyPatch):
+    """A flag that the tool does not have, a value that it does not take, and a command that nobody looked at."""
+    for words in (
+        "tools/train.py configs/mine.py --workdir x",
+        "tools/test.py configs/mine.py",
+        "-m mtadapt.doctor a b",
+    ):
+        with pytest.raises(AssertionError, match="refused by the parser"):
+            parsed(words.split(), monkeypatch)
+    with pytest.raises(AssertionError, match=r"known to the accounts \[\]"):
+        account_of("python tools/train.py configs/mine.py")
+
+
 class Clone:
     """A folder in which commands run as in a clone: its configs are copies, its tools are links."""
 
