@@ -71,7 +71,7 @@ def main() -> None:
     graph = MultiTaskGraph(model, args.tasks, args.postprocess).eval()
     meta, fixed = load_dataset_meta(args.checkpoint), args.size if args.fixed_size else None
     about = describe(graph, meta, Path(args.config).name, fingerprint(state), fixed)
-    program = trace(graph, args.size, args.fixed_size)
+    program = trace(graph, args.size, args.fixed_size, args.format)
     if args.format == "onnx":
         write_onnx(program, graph, args.out, about, args.opset)
     else:

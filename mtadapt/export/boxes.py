@@ -16,7 +16,7 @@ from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
 from mtadapt.errors import MTAdaptError
-from mtadapt.export.suppression import NOTHING, OPERATOR
+from mtadapt.export.suppression import NOTHING, suppress
 
 
 class Suppression(NamedTuple):
@@ -72,7 +72,7 @@ class Suppression(NamedTuple):
             present = (scores > NOTHING / 2)[..., None]
             reach = boxes.masked_fill(~present, 0).amax(dim=(1, 2)) + 1
             apart = boxes + (labels.to(boxes) * reach[:, None])[..., None]
-        kept = OPERATOR(apart, scores, self.iou_threshold)
+        kept = suppress(apart, scores, self.iou_threshold)
         scores, order = best_places(scores.masked_fill(~kept, NOTHING), self.max_per_img)
         return take(boxes, order), scores, take(labels[..., None], order)[..., 0]
 

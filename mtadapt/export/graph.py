@@ -45,10 +45,11 @@ class MultiTaskGraph(nn.Module):
             )
         self.model = model = copy.deepcopy(model)
         self.names, self.postprocess = names, postprocess
-        self.graphs = nn.ModuleDict({name: _task_graph(model.tasks[name], name, postprocess) for name in names})
+        graphs = {name: _task_graph(model.tasks[name], name, postprocess) for name in names}
+        self.graphs = nn.ModuleDict(graphs)
         self.divisor = int(model.data_preprocessor.pad_size_divisor)
         replace_layers(self.model, self.divisor)
-        self.outputs = [f"{name}_{what}" for name in names for what in self.graphs[name].outputs]
+        self.outputs = [f"{name}_{what}" for name in names for what in graphs[name].outputs]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Predict.
@@ -94,7 +95,7 @@ class MultiTaskGraph(nn.Module):
         return torch.where(inside, inputs[:, :, rows][:, :, :, columns], value)
 
 
-def _task_graph(task: Any, name: str, postprocess: bool) -> nn.Module:
+def _task_graph(task: Any, name: str, postprocess: bool) -> Any:
     # Imported here, because a model without detectors needs no mmdet.
     if task.library == "mmdet":
         from mtadapt.export.detectors import detector_graph

@@ -7,7 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from mtadapt.engine.checkpoints import write_atomically
 from mtadapt.errors import MTAdaptError, first_line
 from mtadapt.export.graph import MultiTaskGraph, warm_up
-from mtadapt.export.suppression import OPERATOR, keep_best, onnx_translation
+from mtadapt.export.suppression import onnx_translation, plain_suppression
 
 #: Name of the one input of a graph, and of the file in a program of PyTorch that holds what describes it.
 INPUT, DESCRIPTION = "images", "mtadapt.json"
@@ -24,13 +24,14 @@ INPUT, DESCRIPTION = "images", "mtadapt.json"
 OPSETS = range(18, 24)
 
 
-def trace(graph: MultiTaskGraph, size: tuple[int, int], fixed_size: bool = False) -> Any:
+def trace(graph: MultiTaskGraph, size: tuple[int, int], fixed_size: bool = False, kind: str = "onnx") -> Any:
     """Trace a graph for every number of images and, unless it is fixed, every size.
 
     Args:
         graph: in evaluation mode.
         size: width and height of the images.
         fixed_size: whether only this size is taken.
+        kind: of the file that it is for, ``onnx`` or ``torch``.
 
     Returns:
         The :class:`torch.export.ExportedProgram`.
@@ -54,7 +55,7 @@ def trace(graph: MultiTaskGraph, size: tuple[int, int], fixed_size: bool = False
     # Two images, because the exporter takes a size of one for a constant.
     images = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), _quiet(), nullcontext() if kind == "onnx" else plain_suppression():
             return torch.export.export(graph, (images,), dynamic_shapes={INPUT: shapes}, strict=False)
     except MTAdaptError:
         raise
@@ -122,17 +123,14 @@ def write_torch(program: Any, path: Path, about: Mapping[str, Any]) -> None:
     """Write a program of PyTorch, which :func:`torch.export.load` reads where torch and torchvision are imported.
 
     Args:
-        program: of :func:`trace`.
+        program: of :func:`trace` with ``kind="torch"``; its guards are removed.
         path: of the file.
         about: what describes the model; an extra file of the archive, as JSON.
     """
-    with _quiet():
-        # torchvision's operator in the place of ours, so that the file needs no mtadapt.
-        plain = program.run_decompositions({OPERATOR: keep_best})
     # What the tracer took for true of its own images, e.g. that a map is odd, though the graph does not depend on it.
-    plain._guards_code = []
+    program._guards_code = []
     buffer = io.BytesIO()
-    torch.export.save(plain, buffer, extra_files={DESCRIPTION: json.dumps(dict(about))})
+    torch.export.save(program, buffer, extra_files={DESCRIPTION: json.dumps(dict(about))})
     write_atomically(path, buffer.getvalue())
 
 

@@ -20,7 +20,7 @@ def onnx_runner(path: Path, threads: int = 0, providers: Sequence[str] = ("CPUEx
         threads: of one operator; 0 for what onnxruntime chooses.
         providers: of onnxruntime.
     """
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

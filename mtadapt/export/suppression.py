@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -51,9 +54,29 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 OPERATOR = torch.ops.mtadapt.keep_best.default
 
 
+_PLAIN: ContextVar[bool] = ContextVar("plain_suppression", default=False)
+
+
+def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """:func:`keep_best`, as one operator of a graph unless :func:`plain_suppression` is on."""
+    return (keep_best if _PLAIN.get() else OPERATOR)(boxes, scores, iou_threshold)
+
+
+@contextmanager
+def plain_suppression() -> Iterator[None]:
+    """Trace torchvision's operator and what is around it, for files that are read without mtadapt."""
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
+
+
 def onnx_translation() -> dict[Any, Any]:
     """How :func:`torch.onnx.export` writes the operator: ``NonMaxSuppression``, which keeps images apart itself."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18
 
     def translate(boxes: Any, scores: Any, iou_threshold: float) -> Any:
         limit = op.Gather(op.Shape(scores), op.Constant(value_ints=[1]), axis=0)

@@ -23,9 +23,7 @@ HEADING = "| images | PyTorch ms | onnxruntime ms | ratio | torch.export ms | ra
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument(
-        "--config", type=Path, default=CONFIG, help="of the model (default: configs/mt_synthetic_lv.py)"
-    )
+    parser.add_argument("--config", type=Path, help="of the model (default: configs/mt_synthetic_lv.py)")
     parser.add_argument("--checkpoint", type=Path, help="its weights (default: random ones)")
     parser.add_argument(
         "--sizes", nargs="+", default=["320x192", "1280x720"], help="WIDTHxHEIGHT of the images (default: %(default)s)"
@@ -51,9 +49,8 @@ def main(args: argparse.Namespace) -> dict:
     cases: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         graph = MultiTaskGraph(model).eval()
-        program = trace(graph, (320, 192))
-        write_onnx(program, graph, Path(folder) / "model.onnx", {})
-        write_torch(program, Path(folder) / "model.pt2", {})
+        write_onnx(trace(graph, (320, 192)), graph, Path(folder) / "model.onnx", {})
+        write_torch(trace(graph, (320, 192), kind="torch"), Path(folder) / "model.pt2", {})
         exported = [onnx_runner(Path(folder) / "model.onnx", threads=1), torch_runner(Path(folder) / "model.pt2")]
         for width, height in sizes:
             for count in args.batch_sizes:
@@ -72,7 +69,7 @@ def _model(args: argparse.Namespace) -> Any:
     from mtadapt.engine.measure import build_model
     from mtadapt.registry import MODELS
 
-    config = load_config(str(args.config))
+    config = load_config(str(args.config or CONFIG))
     init_default_scope("mtadapt")
     if args.checkpoint:
         return build_model(config, load_weights(args.checkpoint))

@@ -1,0 +1,146 @@
+"""ONNX files and programs of PyTorch against the stock models, for every number and size of images."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+
+from mtadapt.errors import MTAdaptError
+from mtadapt.export import (
+    MultiTaskGraph,
+    compare,
+    compare_raw,
+    describe,
+    onnx_runner,
+    torch_runner,
+    trace,
+    write_onnx,
+    write_torch,
+)
+from tests.models import faster_rcnn, fpn_head, uper_head
+from tests.test_export.models import all_kinds, images, spread_model
+
+TASKS = ["det", "points", "sem_seg", "cls"]
+#: Height and width: as traced, smaller, multiples of the divisor and not.
+SIZES = [(96, 128), (67, 70), (131, 90), (160, 224)]
+
+
+class Exported:
+    """A model with a task of every kind, and both of its files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = spread_model(**all_kinds())
+        self.graph = MultiTaskGraph(self.model).eval()
+        meta = dict(tasks=dict(det=dict(classes=("car", "person")), other=dict(classes=("x",))))
+        self.about = describe(self.graph, meta, "config.py", "0123456789ab", None)
+        program = trace(self.graph, (128, 96))
+        self.onnx, self.program = folder / "model.onnx", folder / "model.pt2"
+        write_onnx(program, self.graph, self.onnx, self.about)
+        write_torch(trace(self.graph, (128, 96), kind="torch"), self.program, self.about)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    with DefaultScope.overwrite_default_scope("mtadapt"):
+        return Exported(tmp_path_factory.mktemp("exported"))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_a_file_gives_what_the_model_predicts(exported: Exported, kind: str):
+    run = onnx_runner(exported.onnx) if kind == "onnx" else torch_runner(exported.program)
+    for size in SIZES:
+        image = images(1, *size, seed=sum(size))[0]
+        for difference in compare(exported.model, run, image, f"{size}", TASKS):
+            assert difference.value < 1e-3, difference
+    batch = images(3, 100, 70)
+    together = run(batch)
+    for number, image in enumerate(batch):
+        alone = run(image[None])
+        assert list(alone) == exported.graph.outputs
+        for name, value in alone.items():
+            if value.dtype == np.float32:
+                np.testing.assert_allclose(together[name][number], value[0], atol=1e-3, err_msg=name)
+            else:
+                assert (together[name][number] == value[0]).mean() > 0.9999, name
+
+
+def test_the_onnx_file_tells_what_it_is(exported: Exported):
+    proto = onnx.load(str(exported.onnx))
+    props = {prop.key: json.loads(prop.value) for prop in proto.metadata_props}
+    assert props == json.loads(json.dumps(exported.about))
+    assert props["classes"] == dict(det=["car", "person"])
+    assert props["tasks"] == dict(det="mmdet", points="mmdet", sem_seg="mmseg", cls="mmpretrain")
+    assert props["mean"] == pytest.approx([123.675, 116.28, 103.53]) and props["bgr_to_rgb"] is True
+    dims = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*proto.graph.input, *proto.graph.output)
+    }
+    assert dims["images"] == ["batch", "height", "width", 3]
+    assert dims["det_boxes"] == ["batch", 100, 4] and dims["sem_seg_classes"] == ["batch", "height", "width"]
+    assert list(dims)[1:] == exported.graph.outputs == props["outputs"]
+
+
+def test_the_program_needs_no_mtadapt(exported: Exported):
+    script = (
+        "import sys, json, torch, torchvision\n"
+        "extra = {'mtadapt.json': ''}\n"
+        f"program = torch.export.load({str(exported.program)!r}, extra_files=extra).module()\n"
+        "found = program(torch.zeros(1, 70, 90, 3, dtype=torch.uint8))\n"
+        "assert list(found) == json.loads(extra['mtadapt.json'])['outputs'], list(found)\n"
+        "assert not any(name.startswith(('mtadapt', 'mm')) for name in sys.modules)\n"
+        "print(tuple(found['sem_seg_classes'].shape))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.stdout.strip() == "(1, 70, 90)", done.stdout + done.stderr
+
+
+def test_raw_outputs_in_a_fixed_size(tmp_path: Path):
+    """Without post-processing, in one size, of chosen tasks; and another size is refused by the runtime."""
+    model = spread_model(det=faster_rcnn(), sem_seg=fpn_head())
+    graph = MultiTaskGraph(model, ["sem_seg", "det"], postprocess=False).eval()
+    write_onnx(trace(graph, (90, 70), fixed_size=True), graph, tmp_path / "raw.onnx", {})
+    run = onnx_runner(tmp_path / "raw.onnx")
+    found = compare_raw(graph, run, images(1, 70, 90)[0], "noise")
+    assert [each.compared.split(",")[0] for each in found] == ["sem_seg_logits", "det_boxes", "det_scores"]
+    assert max(each.value for each in found) < 1e-3
+    assert run(images(2, 70, 90))["sem_seg_logits"].shape == (2, 19, 70, 90)
+    with pytest.raises(Exception, match="invalid dimensions"):
+        run(images(1, 96, 96))
+
+
+@pytest.mark.slow
+def test_pooling_that_depends_on_the_size(tmp_path: Path):
+    model = spread_model(sem_seg=uper_head())
+    graph = MultiTaskGraph(model).eval()
+    write_onnx(trace(graph, (128, 96), fixed_size=True), graph, tmp_path / "fixed.onnx", {})
+    (found,) = compare(model, onnx_runner(tmp_path / "fixed.onnx"), images(1, 96, 128)[0], "noise", ["sem_seg"])
+    assert found.value < 1e-3
+    with pytest.raises(MTAdaptError, match=r"--fixed-size|--tasks"):
+        write_onnx(trace(graph, (128, 96)), graph, tmp_path / "free.onnx", {})
+    assert not (tmp_path / "free.onnx").exists()
+
+
+def test_what_cannot_be_traced_or_written(tmp_path: Path):
+    graph = MultiTaskGraph(spread_model(sem_seg=fpn_head())).eval()
+    with pytest.raises(MTAdaptError, match=r"--size 64x96: .* at least 66 pixels .* --fixed-size"):
+        trace(graph, (64, 96))
+    with pytest.raises(MTAdaptError, match=r"--opset 7: write one of 18 to 23"):
+        write_onnx(None, graph, tmp_path / "model.onnx", {}, opset=7)
+
+    class Follows(torch.nn.Module):
+        def forward(self, features):
+            return features[0][:, :19] if features[0].max() > 0 else features[0][:, :18]
+
+    graph.model.tasks.sem_seg.decode_head.forward = Follows().forward
+    with pytest.raises(MTAdaptError, match=r"PyTorch cannot trace the model \(.*\); leave tasks out"):
+        trace(graph, (96, 96), fixed_size=True)
