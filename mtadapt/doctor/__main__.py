@@ -43,6 +43,7 @@ def parse_args(arguments: Sequence[str]) -> argparse.Namespace:
 def main() -> None:
     """Examine, print, and end with status 1 where there is a problem."""
     args = parse_args(sys.argv[1:])
+    print("looking at packages, imports, devices and disks (some seconds) ...", file=sys.stderr)
     findings = examine(args.root, args.all)
     if args.json:
         print(as_json(findings))

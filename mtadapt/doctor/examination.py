@@ -37,4 +37,8 @@ def _examine_data(root: Path, check_all: bool, error: str) -> list[Finding]:
     # The readers of the datasets are used, which need torch.
     from mtadapt.doctor.data import examine_data
 
-    return examine_data(root, check_all)
+    try:
+        return examine_data(root, check_all)
+    except OSError as caught:
+        detail = f"{caught.filename or root}: cannot be read ({caught.strerror or caught})"
+        return [Finding("data", str(root), "problem", detail, "make it readable for this user, or copy it again")]

@@ -125,7 +125,9 @@ def _without_gpu(build: str, facts: Mapping[str, Any], warnings: list[str]) -> F
     if facts["mps"]:
         return Finding("device", "mps", "ok", build)
     if not NVIDIA.exists():
-        return Finding("device", "cpu", "ok", f"no GPU, {facts['threads']} threads; {build}")
+        return Finding(
+            "device", "cpu", "ok", f"no GPU, {facts['threads']} thread{'s'[: facts['threads'] != 1]}; {build}"
+        )
     why = next((text for text in warnings if "CUDA" in text), "torch finds no GPU")
     remedy = "update the driver, or install a torch of an older CUDA" if facts["cuda"] else REINSTALL_TORCH
     return Finding("device", "cpu", "warning", f"there is an NVIDIA driver, but {why}; {build}", remedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from mtadapt.doctor import Finding
 from mtadapt.doctor.data import examine_data
 from mtadapt.doctor.data.files import SAMPLE, choose
+from mtadapt.doctor.examination import _examine_data
 from tests import public_layouts
 from tests.conftest import Tree, box
 
@@ -185,6 +187,14 @@ def test_coco_boxes_without_area_and_no_annotations(coco: Path) -> None:
     assert "unpack annotations_trainval2017.zip" in only_problem(coco).remedy
 
 
+def test_coco_sizes_that_are_no_numbers(coco: Path) -> None:
+    document = change(coco, "train")
+    document["images"][0]["width"] = "wide"
+    change(coco, "train", images=document["images"])
+    found = only_problem(coco)
+    assert "instances_train2017.json: Expected `float | null`, got `str`" in found.detail
+
+
 # ADE20K
 
 
@@ -269,6 +279,15 @@ def test_no_data_set(tmp_path: Path, bdd: Tree) -> None:
     assert found.detail == f"no data set itself, but holds {bdd.root} (BDD100K)"
     (tmp_path / "other/pictures").mkdir(parents=True)
     assert "no known layout: holds pictures; looked for" in only_problem(tmp_path / "other").detail
+
+
+def test_a_folder_that_cannot_be_read(bdd: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr("mtadapt.doctor.data.files.os.scandir", refuse)
+    (found,) = _examine_data(bdd.root, check_all=False, error="")
+    assert found.status == "problem" and found.detail.endswith("images/100k/train: cannot be read (Permission denied)")
 
 
 def test_a_sample_is_spread_and_all_is_all() -> None:

@@ -21,8 +21,6 @@ def test_a_port_in_use_is_told_before_the_model_is_loaded(tmp_path: Path) -> Non
     assert last_line(printed) == message
 
 
-def test_a_missing_checkpoint_and_missing_examples(tmp_path: Path) -> None:
+def test_a_missing_checkpoint(tmp_path: Path) -> None:
     printed = run(TOOL, CONFIG, "nothing.pth", "--port", "0", cwd=tmp_path, code=2)
     assert last_line(printed).startswith("error: nothing.pth: ")
-    printed = run(TOOL, CONFIG, "nothing.pth", "--port", "0", "--examples", "here", cwd=tmp_path, code=2)
-    assert last_line(printed) == "error: --examples here: no such folder"

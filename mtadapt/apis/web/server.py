@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
+import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -106,6 +108,8 @@ def serve(predictor: Predictor, examples: Sequence[Path], opened: socket.socket,
         blocks = Page(predictor, examples, limits, files).build()
         blocks.queue(max_size=32, default_concurrency_limit=1, api_open=False)
         blocks.state_session_capacity = SESSIONS
+        # The server raises the signal again that ended it, and this folder has to go before the process does.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         host, port = opened.getsockname()[:2]
         app = gradio.mount_gradio_app(
             FastAPI(docs_url=None, redoc_url=None, openapi_url=None),

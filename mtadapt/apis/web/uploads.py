@@ -27,11 +27,18 @@ class UploadLimits:
         megabytes: of the file.
         megapixels: of the picture, which a small file can have many of.
         longest_side: in pixels; larger pictures are made smaller before they are predicted.
+
+    Raises:
+        MTAdaptError: for a number of megabytes that is no limit.
     """
 
     megabytes: float = 20.0
     megapixels: float = 40.0
     longest_side: int = 1600
+
+    def __post_init__(self) -> None:
+        if not 0 < self.megabytes < float("inf"):
+            raise MTAdaptError(f"--max-upload-mb {self.megabytes:g}: write a number above 0")
 
 
 def read_upload(path: str | Path, limits: UploadLimits) -> np.ndarray:

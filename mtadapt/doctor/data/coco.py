@@ -17,8 +17,8 @@ from mtadapt.errors import MTAdaptError
 
 class _Size(msgspec.Struct, gc=False):
     file_name: str
-    width: int | None = None
-    height: int | None = None
+    width: float | None = None
+    height: float | None = None
 
 
 class _Sizes(msgspec.Struct):
@@ -78,7 +78,11 @@ def _examine_split(
     yield from missing_files(
         f"{split} images", "images are not there", lost, len(instances.images), f"copy them into {folder}"
     )
-    sizes = {one.file_name: one for one in msgspec.json.decode(path.read_bytes(), type=_Sizes).images}
+    try:
+        sizes = {one.file_name: one for one in msgspec.json.decode(path.read_bytes(), type=_Sizes).images}
+    except msgspec.ValidationError as error:
+        yield Finding("data", name, "problem", f"{path}: {error}", "write width and height as numbers")
+        return
     names = sorted(present & sizes.keys())
     yield read_sample(
         f"{split} files", "images", names, check_all, lambda one: _check_image(folder / one, sizes[one], path)
@@ -89,7 +93,7 @@ def _check_image(image: Path, size: _Size, annotations: Path) -> None:
     height, width = read_image(str(image), cv2.IMREAD_COLOR).shape[:2]
     if None not in (size.width, size.height) and (size.width, size.height) != (width, height):
         raise MTAdaptError(
-            f"{image}: is {width}x{height}, in {annotations.name} {size.width}x{size.height}; its boxes are off: use the "
+            f"{image}: is {width}x{height}, in {annotations.name} {size.width:g}x{size.height:g}; its boxes are off: use the "
             f"image that was labelled"
         )
 

@@ -34,7 +34,9 @@ class Server:
         self.log = folder / "log.txt"
         command = [ROOT / "tools/web_demo.py", trained.config, trained.checkpoint, "--examples", trained.examples]
         settings = ["--port", 0, "--max-upload-mb", 1, "--device", "cpu"]
-        env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), HTTP_PROXY="http://127.0.0.1:9")
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
+        env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), TMPDIR=str(self.temporary))
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *map(str, [*command, *settings])],
@@ -52,17 +54,23 @@ class Server:
             found = re.match(r"serving on (http://127\.0\.0\.1:\d+) ", line)
         self.address = found[1]
 
+    def end(self, number: signal.Signals) -> None:
+        """End it: what visitors sent goes with it."""
+        assert list(self.temporary.glob("mtadapt-web-*"))
+        self.process.send_signal(number)
+        try:
+            assert self.process.wait(timeout=60) == 0
+        finally:
+            self.process.kill()
+        assert "Traceback" not in self.log.read_text()
+        assert list(self.temporary.glob("mtadapt-web-*")) == []
+
 
 @pytest.fixture(scope="module")
 def server(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(trained, tmp_path_factory.mktemp("server"))
     yield server
-    server.process.send_signal(signal.SIGINT)
-    try:
-        assert server.process.wait(timeout=60) == 0
-    finally:
-        server.process.kill()
-    assert "Traceback" not in server.log.read_text()
+    server.end(signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +287,22 @@ def test_the_server_refuses_what_is_too_large_whoever_sends_it(server: Server) -
         for path in ("/etc/hostname", str(ROOT / "README.md")):
             assert client.get(f"{server.address}/gradio_api/file={path}").status_code in (403, 404)
         assert client.get(server.address).status_code == 200
+        # An upload that names a file of the server in place of one that was sent.
+        config = client.get(f"{server.address}/config").json()
+        event = next(one for one in config["dependencies"] if [target[1] for target in one["targets"]] == ["upload"])
+        values = {one["id"]: one["props"].get("value") for one in config["components"]}
+        data = [values[number] for number in event["inputs"]]
+        data[0] = dict(path="/etc/hostname", meta=dict(_type="gradio.FileData"))
+        call = dict(data=data, fn_index=event["id"], session_hash="visitor")
+        assert client.post(f"{server.address}/gradio_api/queue/join", json=call).status_code == 200
+        answers = client.get(f"{server.address}/gradio_api/queue/data", params=dict(session_hash="visitor")).text
+        (done,) = [line for line in answers.splitlines() if '"process_completed"' in line]
+        assert '"success":false' in done.replace(" ", "") and "hostname" not in done
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_it(trained: Trained, tmp_path: Path) -> None:
+    Server(trained, tmp_path).end(signal.SIGINT)
 
 
 def test_a_narrow_screen(browser: sync_api.Browser, server: Server) -> None:

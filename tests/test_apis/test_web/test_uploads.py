@@ -86,6 +86,12 @@ def test_refusals(tmp_path: Path) -> None:
     assert "head.png" in refused("head.png", png_header(100, 100))
 
 
+@pytest.mark.parametrize("megabytes", [0, -1, float("nan"), float("inf")])
+def test_a_limit_that_is_none(megabytes: float) -> None:
+    with pytest.raises(MTAdaptError, match=r"--max-upload-mb .*: write a number above 0"):
+        UploadLimits(megabytes=megabytes)
+
+
 def test_a_declared_size_is_refused_before_anything_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cv2.imwrite(str(tmp_path / "a.png"), np.zeros((1100, 1000, 3), np.uint8))
     monkeypatch.setattr("mtadapt.apis.web.uploads.decode_image", lambda *_: pytest.fail("decoded"))
