@@ -39,6 +39,24 @@ CSS = """
 """
 
 
+class Upload(gr.File):
+    """A file that a visitor has sent, and no other: a client may name an address or a file of the server instead."""
+
+    is_template = True  # gradio's name for a class that looks like its base
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
+        """Give the path of what was sent.
+
+        Raises:
+            gradio.Error: when it does not lie among the uploads.
+        """
+        if url_or_file_path is not None and not Path(url_or_file_path).resolve().is_relative_to(
+            Path(self.GRADIO_CACHE).resolve()
+        ):
+            raise gr.Error("This file was not sent.", print_exception=False)
+        return await super().async_move_resource_to_block_cache(url_or_file_path)
+
+
 class Page:
     """The components and what happens between them.
 
@@ -73,7 +91,7 @@ class Page:
         return blocks
 
     def _build_input(self) -> None:
-        self.file = gr.File(label=f"Picture, up to {self.limits.megabytes:g} MB", height=170, elem_id="upload")
+        self.file = Upload(label=f"Picture, up to {self.limits.megabytes:g} MB", height=170, elem_id="upload")
         self.gallery: gr.Gallery | None = None
         if self.examples:
             self.gallery = gr.Gallery(

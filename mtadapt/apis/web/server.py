@@ -108,6 +108,8 @@ def serve(predictor: Predictor, examples: Sequence[Path], opened: socket.socket,
         blocks = Page(predictor, examples, limits, files).build()
         blocks.queue(max_size=32, default_concurrency_limit=1, api_open=False)
         blocks.state_session_capacity = SESSIONS
+        # A mounted page does not set it, and gradio then takes any file of the server for an upload.
+        blocks.has_launched = True
         # The server raises the signal again that ended it, and this folder has to go before the process does.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         host, port = opened.getsockname()[:2]
