@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +38,10 @@ def onnx_runner(path: Path, threads: int = 0, providers: Sequence[str] = ("CPUEx
 
 def torch_runner(path: Path) -> Runner:
     """Open a program of PyTorch."""
-    module = torch.export.load(path).module()
+    with warnings.catch_warnings():
+        # Weights are read from memory that cannot be written to, and nothing writes.
+        warnings.simplefilter("ignore")
+        module = torch.export.load(path).module()
 
     @torch.no_grad()
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
