@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 #: A few small images in the place of hundreds.
 FEW = (r"--train \d+ --val \d+ --size \S+", "--train 8 --val 4 --size 160x96")
+#: Every class needs an image of its own.
+FEW_OF_EACH = (r"--train \d+ --val \d+ --size \S+", "--train 16 --val 8 --size 256x160")
 NO_WEIGHTS = "model.backbone.pretrained=None"
 ONE_EPOCH = f"--cfg-options train_cfg.max_epochs=1 train_cfg.val_interval=1 {NO_WEIGHTS}"
 FEW_ITERATIONS = "train_cfg.max_iters=2 train_cfg.val_interval=2"
@@ -72,7 +74,9 @@ ACCOUNTS = dict(
     tests=Account("make (test|test-slow|docs)", tests=(".ci/run",), lacks="another run of the tests inside a test"),
     # data
     scenes=Account(_CONVERT + r"synthetic_bdd100k\.py data/synthetic --train .*", "fast", short=(FEW,)),
-    het_scenes=Account(_CONVERT + r"synthetic_heterogeneous\.py data/synthetic_heterogeneous .*", "slow", short=(FEW,)),
+    het_scenes=Account(
+        _CONVERT + r"synthetic_heterogeneous\.py data/synthetic_heterogeneous .*", "slow", short=(FEW_OF_EACH,)
+    ),
     camvid=Account(_CONVERT + r"camvid_to_bdd100k\.py CAMVID data/camvid", "slow"),
     relations_coco=Account(_CONVERT + r"relation_labels\.py data/coco/.*", "slow"),
     relations_bdd=Account(
@@ -110,7 +114,8 @@ ACCOUNTS = dict(
         "slow",
         add="train_dataloader.dataset.data_root=data/synthetic val_dataloader.dataset.data_root=data/synthetic "
         "test_dataloader.dataset.data_root=data/synthetic train_cfg.max_epochs=1 model.backbone.init_cfg=None "
-        "model.backbone.depth=18 model.neck.in_channels=[64,128,256,512]",
+        "model.backbone.depth=18 model.neck.in_channels=[64,128,256,512] "
+        "train_dataloader.dataset.pipeline.2.scale=(160,96) val_dataloader.dataset.pipeline.1.scale=(160,96)",
         needs=("scenes",),
     ),
     train_gpus=Account(
