@@ -39,22 +39,20 @@ CSS = """
 """
 
 
-class Upload(gr.File):
-    """A file that a visitor has sent, and no other: a client may name an address or a file of the server instead."""
+def _take_what_was_sent(file: gr.File) -> None:
+    """Refuse what is not among the uploads: a client may name an address or a file of the server in place of one.
 
-    is_template = True  # gradio's name for a class that looks like its base
+    Not as a class of its own, beside which gradio would write a stub into this folder.
+    """
+    take = file.async_move_resource_to_block_cache
 
-    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        """Give the path of what was sent.
-
-        Raises:
-            gradio.Error: when it does not lie among the uploads.
-        """
-        if url_or_file_path is not None and not Path(url_or_file_path).resolve().is_relative_to(
-            Path(self.GRADIO_CACHE).resolve()
-        ):
+    async def take_sent(url_or_file_path: str | Path | None) -> str | None:
+        path = url_or_file_path
+        if path is not None and not Path(path).resolve().is_relative_to(Path(file.GRADIO_CACHE).resolve()):
             raise gr.Error("This file was not sent.", print_exception=False)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+        return await take(path)
+
+    file.async_move_resource_to_block_cache = take_sent  # type: ignore[method-assign]
 
 
 class Page:
@@ -91,7 +89,8 @@ class Page:
         return blocks
 
     def _build_input(self) -> None:
-        self.file = Upload(label=f"Picture, up to {self.limits.megabytes:g} MB", height=170, elem_id="upload")
+        self.file = gr.File(label=f"Picture, up to {self.limits.megabytes:g} MB", height=170, elem_id="upload")
+        _take_what_was_sent(self.file)
         self.gallery: gr.Gallery | None = None
         if self.examples:
             self.gallery = gr.Gallery(
