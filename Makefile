@@ -48,7 +48,7 @@ MOE_ADDED_OPTIONS ?= $(if $(DEMO_SHORT),--train-options train_cfg.max_iters=4 tr
 	$(foreach loader,train val test,$(loader)_dataloader.dataset.sources.scenes.dataset.data_root=$(DEMO_DATA)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-het demo-moe demo-hvp demo-zoo test test-slow lint types docs clean
+.PHONY: help setup demo demo-het demo-moe demo-hvp demo-zoo web test test-slow lint types docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -86,6 +86,9 @@ demo-zoo: setup  ## compare pretrained checkpoints on three tasks, write the rep
 	$(BIN)/python tools/dataset_converters/synthetic_bdd100k.py data/synthetic --train 200 --val 40 --size 320x192 --seed 0
 	$(BIN)/python tools/benchmark_pretrained.py configs/zoo/demo.yaml --jobs 2
 	@echo "Report: work_dirs/zoo_demo/report/report.html"
+
+web: setup  ## the model of `make demo` on a page in the browser
+	$(BIN)/python tools/web_demo.py $(DEMO_CONFIG) $(DEMO_WORK_DIR)/finetune --examples $(DEMO_DATA)/images/100k/val
 
 test: setup  ## install, run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'not slow' -n $(TEST_JOBS) --dist loadscope $(PYTEST_ARGS) tests
