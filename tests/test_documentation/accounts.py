@@ -115,7 +115,7 @@ ACCOUNTS = dict(
         add="train_dataloader.dataset.data_root=data/synthetic val_dataloader.dataset.data_root=data/synthetic "
         "test_dataloader.dataset.data_root=data/synthetic train_cfg.max_epochs=1 model.backbone.init_cfg=None "
         "model.backbone.depth=18 model.neck.in_channels=[64,128,256,512] "
-        "train_dataloader.dataset.pipeline.2.scale=(160,96) val_dataloader.dataset.pipeline.1.scale=(160,96)",
+        "'train_dataloader.dataset.pipeline.2.scale=(160,96)' 'val_dataloader.dataset.pipeline.1.scale=(160,96)'",
         needs=("scenes",),
     ),
     train_gpus=Account(
