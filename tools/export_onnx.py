@@ -72,11 +72,14 @@ def main() -> None:
     meta, fixed = load_dataset_meta(args.checkpoint), args.size if args.fixed_size else None
     about = describe(graph, meta, Path(args.config).name, fingerprint(state), fixed)
     program = trace(graph, args.size, args.fixed_size, args.format)
+    # Under its name only when it was compared, so that a good file stays until there is a better one.
+    unchecked = args.out.with_name(f"{args.out.stem}.unchecked{args.out.suffix}")
     if args.format == "onnx":
-        write_onnx(program, graph, args.out, about, args.opset)
+        write_onnx(program, graph, unchecked, about, args.opset)
     else:
-        write_torch(program, args.out, about)
-    verify(args, model, graph, images)
+        write_torch(program, unchecked, about)
+    verify(args, unchecked, model, graph, images)
+    unchecked.replace(args.out)
     print(f"outputs: {', '.join(graph.outputs)}")
     print(f"{args.format}: {args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")
 
@@ -102,19 +105,20 @@ def read_image(path: Path, args: argparse.Namespace) -> np.ndarray:
     return cv2.resize(image, args.size) if args.fixed_size else image
 
 
-def verify(args: argparse.Namespace, model: Any, graph: Any, images: dict[str, np.ndarray]) -> None:
-    """Compare the file with the model on images, or on noise of the size that was traced.
+def verify(args: argparse.Namespace, path: Path, model: Any, graph: Any, images: dict[str, np.ndarray]) -> None:
+    """Compare the file with the model on images or noise, and on noise of another size where all are taken.
 
     Raises:
         MTAdaptError: when a difference is above the tolerance.
     """
     from mtadapt.export import compare, compare_raw, differences_table, onnx_runner, torch_runner
 
-    run = onnx_runner(args.out) if args.format == "onnx" else torch_runner(args.out)
-    width, height = args.size
-    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    run = onnx_runner(path) if args.format == "onnx" else torch_runner(path)
+    images = images or noise(*args.size)
+    if not args.fixed_size:
+        images |= noise(args.size[0] * 5 // 4 + 3, args.size[1] * 5 // 4 + 1)
     found = []
-    for name, image in (images or {"noise": noise}).items():
+    for name, image in images.items():
         found += (
             compare(model, run, image, name, graph.names) if args.postprocess else compare_raw(graph, run, image, name)
         )
@@ -122,9 +126,15 @@ def verify(args: argparse.Namespace, model: Any, graph: Any, images: dict[str, n
     worst = max(found, key=lambda each: each.value)
     if worst.value > TOLERANCE:
         raise MTAdaptError(
-            f"{args.out}: {worst.task} differs from the model by {worst.value:.2g} on {worst.image}, more than "
-            f"{TOLERANCE:g}; the file was kept to look at"
+            f"{path}: {worst.task} differs from the model by {worst.value:.2g} on {worst.image}, more than "
+            f"{TOLERANCE:g}; {'leave the task out with --tasks' if args.fixed_size else 'try --fixed-size'}"
         )
+
+
+def noise(width: int, height: int) -> dict[str, np.ndarray]:
+    """An image of noise, by its name."""
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return {f"noise {width}x{height}": pixels}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mmseg.models.utils import Upsample
 from timm.layers import Conv2dSame
@@ -50,6 +52,38 @@ class IntegerUpsample(nn.Module):
         return F.interpolate(features, size, mode=self.mode, align_corners=self.align_corners)
 
 
+class AdaptivePooling(nn.Module):
+    """``AdaptiveAvgPool2d`` as two products with matrices, which are made of the size of the map.
+
+    The exporter would write the windows of the map that it traces, and so give other means for every other size.
+
+    Args:
+        layer: with an ``output_size``.
+    """
+
+    def __init__(self, layer: nn.AdaptiveAvgPool2d) -> None:
+        super().__init__()
+        size: Any = layer.output_size
+        self.rows: int | None
+        self.columns: int | None
+        self.rows, self.columns = (size, size) if isinstance(size, int) else size
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Pool ``(N, C, H, W)``."""
+        height, width = features.shape[-2:]
+        if self.rows is not None:
+            features = _windows(height, self.rows, features) @ features
+        return features if self.columns is None else features @ _windows(width, self.columns, features).T
+
+
+def _windows(side: int, count: int, like: Tensor) -> Tensor:
+    """Weights ``(count, side)`` of the means of PyTorch's windows, from ``i * side / count`` to that of the next."""
+    number = torch.arange(count, device=like.device)[:, None]
+    start, end = number * side // count, ((number + 1) * side + count - 1) // count
+    place = torch.arange(side, device=like.device)
+    return ((place >= start) & (place < end)).to(like) / (end - start).to(like)
+
+
 def replace_layers(model: nn.Module, divisor: int) -> None:
     """Replace what would fix the size of the images in a graph.
 
@@ -62,5 +96,7 @@ def replace_layers(model: nn.Module, divisor: int) -> None:
         for name, child in [*module.named_children()]:
             if isinstance(child, Conv2dSame) and divisor % 32 == 0:
                 setattr(module, name, ConstantSameConv2d(child))
+            elif isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size not in (1, (1, 1)):
+                setattr(module, name, AdaptivePooling(child))
             elif isinstance(child, Upsample) and not child.size and child.scale_factor == int(child.scale_factor):
                 setattr(module, name, IntegerUpsample(child))

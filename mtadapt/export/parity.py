@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from prettytable import PrettyTable
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
 from mtadapt.export.graph import MultiTaskGraph
 from mtadapt.models import MultiTaskModel
@@ -15,6 +17,8 @@ from mtadapt.models.tasks import native_samples
 
 #: From images ``(N, H, W, 3)`` uint8 to output and value.
 Runner = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+#: A difference from which on rows may have changed places.
+_SWAPPED = 1e-4
 
 
 class Difference(NamedTuple):
@@ -61,6 +65,8 @@ def compare(model: MultiTaskModel, run: Runner, image: np.ndarray, name: str, ta
 def compare_raw(graph: MultiTaskGraph, run: Runner, image: np.ndarray, name: str) -> list[Difference]:
     """Compare a file without post-processing with the graph in PyTorch.
 
+    Proposals stand in the order of their scores, so they are matched one to one where equal scores changed places.
+
     Args:
         graph: what was exported.
         run: of the file.
@@ -68,15 +74,29 @@ def compare_raw(graph: MultiTaskGraph, run: Runner, image: np.ndarray, name: str
         name: of the image.
 
     Returns:
-        One difference an output.
+        One difference a task.
     """
     theirs, ours = graph(torch.from_numpy(image[None])), run(image[None])
     found = []
-    for key, value in theirs.items():
-        worst = float((value - torch.from_numpy(ours[key])).abs().max()) if value.numel() else 0.0
-        task = next(task for task in graph.names if key.startswith(f"{task}_"))
-        found.append(Difference(name, task, f"{key}, {value.numel():,} values", worst))
+    graphs: Any = graph.graphs
+    for task in graph.names:
+        keys = [f"{task}_{what}" for what in graphs[task].outputs]
+        pairs = [(theirs[key][0].numpy(), ours[key][0]) for key in keys]
+        worst = max(float(np.abs(one - other).max(initial=0)) for one, other in pairs)
+        if worst > _SWAPPED and len(keys) == 2 and pairs[0][0].ndim == 3:
+            first, second = (
+                np.concatenate([each.reshape(len(each), -1) for each in side], 1) for side in zip(*pairs, strict=True)
+            )
+            worst = _matched(cdist(first, second, "chebyshev"))
+        words = ", ".join(f"{key} {one.shape}" for key, (one, _) in zip(keys, pairs, strict=True))
+        found.append(Difference(name, task, words, worst))
     return found
+
+
+def _matched(distance: np.ndarray) -> float:
+    """The largest distance of rows that are matched one to one."""
+    rows, columns = linear_sum_assignment(distance)
+    return float(distance[rows, columns].max(initial=0))
 
 
 @torch.no_grad()
@@ -103,8 +123,6 @@ def differences_table(differences: list[Difference]) -> str:
 
 def _compare_boxes(native: Any, own: Mapping[str, np.ndarray]) -> tuple[str, float]:
     """Boxes are matched one to one, so that equal scores may stand in another order."""
-    from scipy.optimize import linear_sum_assignment
-
     stock = native.pred_instances
     theirs = _detections(stock.bboxes.numpy(force=True), stock.scores.numpy(force=True))
     there = own["labels"] >= 0
@@ -116,8 +134,7 @@ def _compare_boxes(native: Any, own: Mapping[str, np.ndarray]) -> tuple[str, flo
         return words, 0.0
     distance = np.abs(theirs[:, None] - ours[None]).max(axis=-1)
     distance[stock.labels.numpy(force=True)[:, None] != own["labels"][there][None]] = 1e9
-    rows, columns = linear_sum_assignment(distance)
-    worst = float(distance[rows, columns].max())
+    worst = _matched(distance)
     return words, worst if worst < 1e9 else float("inf")
 
 

@@ -111,6 +111,7 @@ def _name_dimensions(proto: Any) -> None:
     """Give the free dimensions of the input the names that a reader expects, and the outputs those that they share."""
     given = proto.graph.input[0].type.tensor_type.shape.dim
     names = {dim.dim_param: name for dim, name in zip(given, ("batch", "height", "width"), strict=False)}
+    names.pop("", None)  # of sides that are fixed
     for value in (*proto.graph.input, *proto.graph.output):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in names:
