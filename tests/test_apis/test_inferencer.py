@@ -13,6 +13,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.fileio import load
+from PIL import Image
 
 from mtadapt.apis import MultiTaskInferencer
 from mtadapt.engine import build_runner
@@ -241,6 +242,16 @@ def test_show_without_a_display(inferencer: MultiTaskInferencer, monkeypatch: py
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(MTAdaptError, match="show: there is no display"):
         inferencer(np.zeros((32, 32, 3), np.uint8), show=True)
+
+
+def test_pictures_have_the_colours_of_the_image(inferencer: MultiTaskInferencer, tmp_path: Path):
+    """A blue image without boxes stays blue: returned as RGB, and in the file for whatever opens it."""
+    blue = np.full((96, 160, 3), (255, 0, 0), np.uint8)
+    out = inferencer(blue, tasks="det", pred_score_thr=1, return_vis=True, out_dir=tmp_path / "out")
+    (picture,) = out["visualization"]
+    assert np.array_equal(picture[28 + 200, 320], (0, 0, 255))
+    with Image.open(tmp_path / "out/pictures/000000.jpg") as written:
+        np.testing.assert_allclose(written.convert("RGB").getpixel((320, 28 + 200)), (0, 0, 255), atol=3)
 
 
 def test_pictures_show_the_predictions(inferencer: MultiTaskInferencer, scenes: list[Path]):
