@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from mmengine.fileio import load
 from PIL import Image
 
 from mtadapt.apis import MultiTaskInferencer
+from mtadapt.apis.sources.entries import Entry
 from mtadapt.engine import build_runner
 from mtadapt.errors import MTAdaptError
 from mtadapt.structures import MultiTaskDataSample
@@ -224,10 +226,12 @@ def test_mistakes_of_a_call(inferencer: MultiTaskInferencer, scenes: list[Path],
 def test_an_unreadable_image_is_named_or_skipped(inferencer: MultiTaskInferencer, scenes: list[Path], tmp_path: Path):
     for path in scenes[:2]:
         shutil.copy(path, tmp_path / path.name)
-    torn = tmp_path / "0torn.jpg"
+    # Behind one that can be read, so that something is written when the run ends.
+    torn = tmp_path / "torn.jpg"
     torn.write_bytes(scenes[0].read_bytes()[:2000])
     out = tmp_path / "out"
-    with pytest.raises(MTAdaptError, match=r"0torn\.jpg: truncated or not an image"):
+    message = r"torn\.jpg: truncated or not an image.*; replace the file, or set on_error='skip' \(--on-error skip\)"
+    with pytest.raises(MTAdaptError, match=message):
         inferencer(tmp_path, out_dir=out, tasks="drivable")
     assert not out.exists()
     done = inferencer(tmp_path, out_dir=out, tasks="drivable", on_error="skip")
@@ -235,6 +239,33 @@ def test_an_unreadable_image_is_named_or_skipped(inferencer: MultiTaskInferencer
     assert {path.name for path in out.iterdir()} == {"predictions.json", "pictures"}
     with pytest.raises(MTAdaptError, match="none of the 1 inputs can be read"):
         inferencer(torn, on_error="skip")
+
+
+def test_a_camera_that_is_stopped_leaves_complete_files(
+    inferencer: MultiTaskInferencer, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "recorded.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (160, 96))
+    for _ in range(5):
+        writer.write(cv2.imread(str(scenes[0])))
+    writer.release()
+    # OpenCV opens a recording as it opens a camera.
+    camera = Entry("camera", "camera0", str(path))
+    monkeypatch.setattr("mtadapt.apis.sources.reader.expand_inputs", lambda inputs: [camera])
+    forward, calls = inferencer.forward, itertools.count()
+
+    def stopped(batch: Any) -> list[MultiTaskDataSample]:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return forward(batch)
+
+    monkeypatch.setattr(inferencer, "forward", stopped)
+    done = inferencer(0, tasks="drivable", out_dir=tmp_path / "out", formats=["masks"], return_predictions=False)
+    assert done["images"] == 3 and set(done["outputs"]) == {tmp_path / "out/masks", tmp_path / "out/pictures"}
+    capture = cv2.VideoCapture(str(tmp_path / "out/pictures/camera0.mp4"))
+    assert sum(capture.read()[0] for _ in range(5)) == 3
+    assert len(list((tmp_path / "out/masks/drivable").iterdir())) == 3
+    assert {each.name for each in (tmp_path / "out").iterdir()} == {"masks", "pictures"}
 
 
 def test_show_without_a_display(inferencer: MultiTaskInferencer, monkeypatch: pytest.MonkeyPatch):

@@ -221,26 +221,36 @@ def test_a_submission_needs_the_classes_of_bdd100k(tmp_path: Path):
 
 
 def test_what_is_there_is_replaced_only_when_wanted(tmp_path: Path):
-    def write(name: str, overwrite: bool) -> None:
-        outputs = open_outputs(tmp_path, dict(det=METAS["det"]), submission=True, overwrite=overwrite)
+    def write(name: str, overwrite: bool, tasks: tuple[str, ...] = ("det",)) -> None:
+        metas = {task: METAS[task] for task in tasks}
+        outputs = open_outputs(tmp_path, metas, ["scalabel", "coco"], submission=True, overwrite=overwrite)
         outputs.add(make_frame(name), make_sample(), np.zeros((40, 60, 3), np.uint8))
         outputs.finish()
 
-    write("a", overwrite=False)
+    write("a", overwrite=False, tasks=("det", "sem_seg"))
     with pytest.raises(MTAdaptError, match=r"predictions.json: is there already"):
         write("b", overwrite=False)
     write("b", overwrite=True)
     assert [frame["name"] for frame in json.loads((tmp_path / "predictions.json").read_text())["frames"]] == ["b.jpg"]
     assert [frame["name"] for frame in json.loads((tmp_path / "bdd100k/det.json").read_text())] == ["b.jpg"]
-    # Pictures of other images stay.
-    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["a.jpg", "b.jpg"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bdd100k", "pictures", "predictions.json"]
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["b.jpg"]
+    assert [path.name for path in (tmp_path / "bdd100k").iterdir()] == ["det.json"]
+    assert sorted(path.name for path in (tmp_path / "coco").iterdir()) == ["det.json", "images.json"]
+    names = ["bdd100k", "coco", "pictures", "predictions.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    # What is there stays until what replaces it is complete.
+    outputs = open_outputs(tmp_path, dict(det=METAS["det"]), ["scalabel", "coco"], submission=True, overwrite=True)
+    outputs.add(make_frame("c"), make_sample(), np.zeros((40, 60, 3), np.uint8))
+    outputs.abort()
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["b.jpg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_an_interrupted_output_leaves_nothing_half(tmp_path: Path):
     outputs = open_outputs(tmp_path / "out", METAS, ["scalabel", "coco", "masks"], submission=False)
     picture = np.zeros((40, 60, 3), np.uint8)
     outputs.add(make_frame("v_000000", "v", 0), make_sample(), picture)
+    outputs.add(make_frame("still"), make_sample(), picture)
     assert isinstance(outputs, OutputSet) and outputs.needs_pictures
     outputs.abort()
     assert not (tmp_path / "out").exists()

@@ -73,7 +73,7 @@ def test_mistakes_are_found_before_the_model_is_built(
     for words, message in (
         (["nothing.jpg", "--out-dir", "new"], "nothing.jpg: no such file, folder or pattern"),
         ([images, "again", "--out-dir", "new"], "their outputs would both be named"),
-        ([images, "--out-dir", "out"], "out/pictures: is there already; name another --out-dir"),
+        ([images, "--out-dir", "out"], "out/pictures: is there already; name another out_dir \\(--out-dir\\)"),
         ([images], "nothing would be left: give --out-dir, or --show"),
         (["--out-dir", "new"], "no inputs: name images"),
     ):

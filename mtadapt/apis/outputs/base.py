@@ -26,7 +26,9 @@ def check_free(path: Path, overwrite: bool) -> None:
         MTAdaptError: when it is there.
     """
     if path.exists() and not overwrite:
-        raise MTAdaptError(f"{path}: is there already; name another --out-dir, or replace it with --overwrite")
+        raise MTAdaptError(
+            f"{path}: is there already; name another out_dir (--out-dir), or set overwrite=True (--overwrite)"
+        )
 
 
 class Output(ABC):
@@ -92,14 +94,8 @@ class OutputSet(Output):
         """Remove what is unfinished."""
         for output in self.outputs:
             output.abort()
-        if self.folder is not None:
-            remove_if_empty(self.folder)
-
-
-def remove_if_empty(folder: Path) -> None:
-    """Remove a folder with nothing in it."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+        if self.folder is not None and self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
 
 class JsonList:
@@ -155,8 +151,10 @@ class GrowingFolder:
 
     def finish(self) -> Path:
         """Give the folder its name."""
-        if self.path.exists():
+        if self.path.is_dir():
             shutil.rmtree(self.path)
+        else:
+            self.path.unlink(missing_ok=True)
         self.unfinished.replace(self.path)
         return self.path
 

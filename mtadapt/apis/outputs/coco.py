@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mtadapt.apis.outputs.base import JsonList, Output, remove_if_empty
+from mtadapt.apis.outputs.base import GrowingFolder, JsonList, Output
 from mtadapt.apis.outputs.predictions import boxes_of, encode_mask, image_size, map_of
 from mtadapt.apis.sources import Frame
 from mtadapt.errors import MTAdaptError
@@ -56,8 +56,10 @@ class CocoResults(Output):
         tables = {
             task: [dict(id=number, name=name) for name, number in ids.items()] for task, ids in categories.items()
         }
-        self._images = JsonList(path / "images.json", f'{{"categories": {json.dumps(tables)}, "images": [', "]}")
-        self._files = {task: JsonList(path / f"{task}.json") for task in metas}
+        self._folder = GrowingFolder(path)
+        folder = self._folder.unfinished
+        self._images = JsonList(folder / "images.json", f'{{"categories": {json.dumps(tables)}, "images": [', "]}")
+        self._files = {task: JsonList(folder / f"{task}.json") for task in metas}
         self._count = 0
 
     def add(self, frame: Frame, sample: MultiTaskDataSample, picture: np.ndarray | None) -> None:
@@ -71,14 +73,16 @@ class CocoResults(Output):
                     self._files[task].add(result)
 
     def finish(self) -> list[Path]:
-        """Close the files."""
-        return [file.finish() for file in (*self._files.values(), self._images)]
+        """Close the files and give the folder its name."""
+        names = [file.finish().name for file in (*self._files.values(), self._images)]
+        folder = self._folder.finish()
+        return [folder / name for name in names]
 
     def abort(self) -> None:
-        """Remove the files."""
+        """Remove the folder."""
         for file in (*self._files.values(), self._images):
             file.abort()
-        remove_if_empty(self.path)
+        self._folder.abort()
 
     def _image_id(self, frame: Frame) -> int:
         if self._image_ids is None:

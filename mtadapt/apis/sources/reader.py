@@ -128,7 +128,8 @@ class FrameReader:
             except OSError as error:
                 raise MTAdaptError(f"{entry}: cannot be read ({error.strerror or error})") from error
         try:
-            image = decode_image(raw, str(entry), cv2.IMREAD_COLOR, "replace the file, or set on_error='skip'")
+            remedy = "replace the file, or set on_error='skip' (--on-error skip)"
+            image = decode_image(raw, str(entry), cv2.IMREAD_COLOR, remedy)
         except cv2.error as error:
             # OpenCV refuses more than 2^30 pixels so.
             raise MTAdaptError(f"{entry}: cannot be decoded ({first_line(error)})") from error
