@@ -11,7 +11,7 @@ import numpy as np
 from mtadapt.apis.sources import Frame
 from mtadapt.errors import MTAdaptError, first_line
 
-_REMEDY = "leave out show, and look at the pictures in out_dir"
+_REMEDY = "leave out show (--show), and look at the pictures in out_dir (--out-dir)"
 
 
 def check_display() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import shutil
 import sys
@@ -82,6 +83,19 @@ def test_mistakes_are_found_before_the_model_is_built(
         with pytest.raises(MTAdaptError, match=message):
             main()
     assert not (tmp_path / "new").exists()
+
+
+def test_messages_name_options_that_there_are(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Settings of Python have the option of the command line beside them."""
+    monkeypatch.setattr(sys, "argv", [str(INFER), "--help"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(INFER))["parse_args"]()
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    apis = ROOT / "mtadapt/apis"
+    sources = [path.read_text() for pattern in ("*.py", "sources/*.py", "outputs/*.py") for path in apis.glob(pattern)]
+    named = {option for text in sources for option in re.findall(r"\((--[a-z-]+)", text)}
+    assert named <= known
+    assert {"--on-error", "--out-dir", "--no-pictures", "--max-download-mb", "--overwrite", "--show"} <= named
 
 
 @pytest.mark.slow

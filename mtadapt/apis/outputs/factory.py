@@ -43,7 +43,9 @@ def open_outputs(
         MTAdaptError: for an unknown format, outputs that are there already, or a folder that cannot be written.
     """
     if coco_annotations is not None and "coco" not in formats:
-        raise MTAdaptError(f"coco_annotations={str(coco_annotations)!r}: needs 'coco' among the formats")
+        raise MTAdaptError(
+            f"coco_annotations={str(coco_annotations)!r}: needs 'coco' among the formats (--formats coco)"
+        )
     folder = Path(out_dir)
     makers: dict[str, Callable[[Path], Output]] = dict(
         scalabel=lambda path: ScalabelFile(path, metas, overwrite),
@@ -61,7 +63,9 @@ def open_outputs(
             outputs.append(makers[name](path))
     except OSError as error:
         OutputSet(outputs, made).abort()
-        raise MTAdaptError(f"{folder}: cannot be written ({error.strerror or error}); name another out_dir") from error
+        raise MTAdaptError(
+            f"{folder}: cannot be written ({error.strerror or error}); name another out_dir (--out-dir)"
+        ) from error
     except MTAdaptError:
         OutputSet(outputs, made).abort()
         raise

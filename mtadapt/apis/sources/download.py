@@ -36,10 +36,10 @@ def download(address: str, limit_mb: float, timeout: float) -> Iterator[bytes]:
                 if max(size, received) > limit:
                     raise MTAdaptError(
                         f"{address}: larger than {limit_mb:g} MB ({max(size, received) / 1e6:.1f} MB); raise "
-                        "max_download_mb, or copy the file yourself"
+                        "max_download_mb (--max-download-mb), or copy the file yourself"
                     )
                 if time.monotonic() > ends:
-                    raise MTAdaptError(f"{address}: not complete after {10 * timeout:g} s; raise timeout")
+                    raise MTAdaptError(f"{address}: not complete after {10 * timeout:g} s; raise timeout (--timeout)")
                 piece = answer.read1(_CHUNK)
                 if not piece:
                     break

@@ -79,7 +79,7 @@ def check_names(entries: Sequence[Entry]) -> None:
         if entry.name in first:
             raise MTAdaptError(
                 f"{first[entry.name]} and {entry}: their outputs would both be named {entry.name!r}; rename one, or "
-                "give them in two calls with another out_dir each"
+                "give them in two calls with another out_dir (--out-dir) each"
             )
         first[entry.name] = entry
 
