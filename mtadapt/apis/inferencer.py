@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mtadapt.apis.model_loading import open_model
 from mtadapt.apis.outputs import OutputSet, open_outputs, scalabel_frame
 from mtadapt.apis.pipelines import test_pipelines
+from mtadapt.apis.settings import check_reading, check_threshold
 from mtadapt.apis.sources import Frame, FrameReader, check_image, check_names, read_ahead
 from mtadapt.apis.window import check_display, show_picture
 from mtadapt.errors import MTAdaptError
@@ -128,10 +129,10 @@ class MultiTaskInferencer(BaseInferencer):
             MTAdaptError: for an input that cannot be read, outputs that are there already, or an unknown setting.
         """
         for_reader, _, for_drawing, for_results = self._dispatch_kwargs(**kwargs)
-        if batch_size < 1:
-            raise MTAdaptError(f"batch_size={batch_size}; write a number above 0")
-        tasks = self.chosen_tasks(for_reader.pop("tasks", None))
         prefetch = for_reader.pop("prefetch", None)
+        check_reading(batch_size, prefetch)
+        check_threshold(for_drawing.get("pred_score_thr", 0))
+        tasks = self.chosen_tasks(for_reader.pop("tasks", None))
         reader = FrameReader(inputs, **for_reader)
         keep = for_results.pop("return_predictions", True)
         if keep and any(entry.live for entry in reader.entries) and reader.max_frames is None:
@@ -218,6 +219,7 @@ class MultiTaskInferencer(BaseInferencer):
         Returns:
             Picture, RGB uint8.
         """
+        check_threshold(pred_score_thr)
         return self._picture(image, sample, self.chosen_tasks(tasks), pred_score_thr, fixed_legend=False)
 
     def chosen_tasks(self, tasks: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -254,6 +256,7 @@ class MultiTaskInferencer(BaseInferencer):
         Yields:
             Batches, whose images have one size.
         """
+        check_reading(batch_size, prefetch)
         chosen = self.chosen_tasks(tasks)
         reader = inputs if isinstance(inputs, FrameReader) else FrameReader(inputs, **kwargs)
         size = 2 * batch_size if prefetch is None else prefetch

@@ -214,10 +214,19 @@ def test_mistakes_of_a_call(inferencer: MultiTaskInferencer, scenes: list[Path],
         (dict(inputs=0), "a camera has no end"),
         (dict(inputs=image, on_error="ignore"), "on_error='ignore'; known: raise, skip"),
         (dict(inputs=image, stride=0), "stride=0"),
+        (dict(inputs=image, prefetch=-3), "prefetch=-3; write a number from 0"),
+        (dict(inputs=image, pred_score_thr=7), r"pred_score_thr=7 \(--score-thr\); write a number from 0 to 1"),
+        (dict(inputs=image, pred_score_thr=float("nan")), "pred_score_thr=nan"),
     ]
     for call, message in wrong:
         with pytest.raises(MTAdaptError, match=message):
             inferencer(**call)
+    with pytest.raises(MTAdaptError, match="prefetch=-1"):
+        next(inferencer.stream(image, prefetch=-1))
+    with pytest.raises(MTAdaptError, match="batch_size=0"):
+        next(inferencer.stream(image, batch_size=0))
+    with pytest.raises(MTAdaptError, match=r"pred_score_thr=-0\.5"):
+        inferencer.draw(image, inferencer.predict_image(image), pred_score_thr=-0.5)
     with pytest.raises(ValueError, match="unknown argument"):
         inferencer(image, colour="red")
     assert not any(tmp_path.iterdir())
@@ -271,7 +280,7 @@ def test_a_camera_that_is_stopped_leaves_complete_files(
 def test_show_without_a_display(inferencer: MultiTaskInferencer, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    with pytest.raises(MTAdaptError, match="show: there is no display"):
+    with pytest.raises(MTAdaptError, match=r"show: there is no display .*; leave out show \(--show\)"):
         inferencer(np.zeros((32, 32, 3), np.uint8), show=True)
 
 
