@@ -58,6 +58,8 @@ _DIST = r"(NNODES=2 NODE_RANK=[01] MASTER_ADDR=10\.0\.0\.1 PORT=29500 )?bash too
 _MOE = r"python tools/moe/"
 _ZOO = r"python tools/benchmark_pretrained\.py "
 _INFER = r"python tools/infer\.py configs/mt_synthetic_lv\.py work_dirs/mt_synthetic_lv/finetune "
+#: After two iterations no expert has 2 % of the picks everywhere.
+_KEEP_MOST_USED = (r"--threshold 0\.02", "--keep-top-k")
 _MOE_CHECKPOINT = (r"het_moe_synthetic/iter_1500\.pth", "het_moe_synthetic/iter_2.pth")
 
 ACCOUNTS = dict(
@@ -183,9 +185,15 @@ ACCOUNTS = dict(
     ),
     usage=Account(_MOE + r"usage\.py .*", "slow", short=(_MOE_CHECKPOINT,), needs=("train_moe",)),
     prune=Account(
-        _MOE + r"prune\.py .*--threshold 0\.02.*",
+        _MOE + r"prune\.py .*--threshold 0\.02 --evaluate --out .*",
         "slow",
-        short=(_MOE_CHECKPOINT, (r"--threshold 0\.02", "--keep-top-k")),
+        short=(_MOE_CHECKPOINT, _KEEP_MOST_USED),
+        needs=("train_moe",),
+    ),
+    prune_first=Account(
+        _MOE + r"prune\.py .*--threshold 0\.02 --out work_dirs/pruned_det",
+        "slow",
+        short=(_MOE_CHECKPOINT, _KEEP_MOST_USED, (r"pruned_det", "pruned_first")),
         needs=("train_moe",),
     ),
     adapt=Account(_MOE + r"adapt\.py .*", "slow", short=(_MOE_CHECKPOINT,), needs=("train_moe",)),
