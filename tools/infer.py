@@ -103,7 +103,7 @@ def _check_files(args: argparse.Namespace, inputs: list[str | int]) -> None:
     """Before the model is built, which takes longer."""
     entries = expand_inputs(inputs)
     if args.out_dir:
-        check_names(entries)
+        check_names(entries, flat=args.submission)
         for path in output_paths(args.out_dir, args.formats, not args.no_pictures, args.submission).values():
             check_free(path, args.overwrite)
 

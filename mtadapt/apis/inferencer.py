@@ -379,7 +379,7 @@ class MultiTaskInferencer(BaseInferencer):
             if given:
                 raise MTAdaptError(f"{given[0]}={settings[given[0]]!r}: writes files; set out_dir")
             return OutputSet([])
-        check_names(reader.entries)
+        check_names(reader.entries, flat=bool(settings.get("submission")))
         metas = {task: self.dataset_meta["tasks"][task] for task in tasks}
         return open_outputs(out_dir, metas, draw=draw, **settings)
 

@@ -250,6 +250,26 @@ def test_an_unreadable_image_is_named_or_skipped(inferencer: MultiTaskInferencer
         inferencer(torn, on_error="skip")
 
 
+def test_folders_with_files_of_one_name(inferencer: MultiTaskInferencer, scenes: list[Path], tmp_path: Path):
+    for path, name in zip(scenes, ("a/0001", "b/0001", "b/0002"), strict=False):
+        (tmp_path / "frames" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "frames" / f"{name}.jpg")
+    out = tmp_path / "out"
+    given = f"{tmp_path}/frames/**/*.jpg"
+    inferencer(given, out_dir=out, tasks="drivable", formats=("scalabel", "coco", "masks"))
+    names = ["a/0001", "b/0001", "b/0002"]
+    for folder in ("pictures", "masks/drivable"):
+        files = sorted(path for path in (out / folder).rglob("*") if path.is_file())
+        assert [path.relative_to(out / folder).with_suffix("").as_posix() for path in files] == names
+    for number, name in enumerate(names):
+        expected = inferencer.predict_image(cv2.imread(str(scenes[number]))).drivable.pred_sem_seg.data[0]
+        assert np.array_equal(cv2.imread(str(out / f"masks/drivable/{name}.png"), 0), expected)
+    assert [frame["name"] for frame in load(out / "predictions.json")["frames"]] == [f"{name}.jpg" for name in names]
+    with pytest.raises(MTAdaptError, match=r"in BDD100K's submission .*, which has no folders"):
+        inferencer(given, out_dir=tmp_path / "new", submission=True)
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_camera_that_is_stopped_leaves_complete_files(
     inferencer: MultiTaskInferencer, scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -147,6 +147,23 @@ def test_annotations_that_lack_a_class(tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
+def test_annotations_with_folders(tmp_path: Path):
+    """The longest end that names have in common decides; what it does not decide is refused."""
+    images = [dict(id=number, file_name=f"train/{name}.jpg") for number, name in enumerate(("x/1", "y/1", "2"), 5)]
+    path = tmp_path / "some.json"
+    categories = [dict(id=number, name=name) for number, name in enumerate(METAS["det"]["classes"])]
+    path.write_text(json.dumps(dict(images=images, categories=categories)))
+    outputs = open_outputs(tmp_path / "out", dict(det=METAS["det"]), ["coco"], draw=False, coco_annotations=path)
+    for name in ("y/1", "all/x/1", "2"):
+        outputs.add(make_frame(name), make_sample(), None)
+    for name in ("1", "z/2"):
+        with pytest.raises(MTAdaptError, match=rf"{name}.jpg: .*some.json does not tell it from"):
+            outputs.add(make_frame(name), make_sample(), None)
+    outputs.finish()
+    written = json.loads((tmp_path / "out/coco/images.json").read_text())["images"]
+    assert [(each["id"], each["file_name"]) for each in written] == [(6, "y/1.jpg"), (5, "all/x/1.jpg"), (7, "2.jpg")]
+
+
 @pytest.fixture(scope="module")
 def submitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, MultiTaskDataSample]]:
     folder = tmp_path_factory.mktemp("submitted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -105,10 +106,49 @@ def test_an_empty_folder_and_equal_names(tmp_path: Path, image: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(MTAdaptError, match="a folder without images or videos"):
         expand_inputs(tmp_path / "empty")
-    other = tmp_path / "empty" / "street.jpg"
+    other = tmp_path / "street.jpg"
     cv2.imwrite(str(other), cv2.imread(str(image)))
     with pytest.raises(MTAdaptError, match=r"street.png and .*street.jpg: their outputs would both be named 'street'"):
         check_names(expand_inputs([image, other]))
+
+
+def test_files_of_one_name_keep_their_folders(tmp_path: Path, image: Path, video: Path):
+    pixels = cv2.imread(str(image))
+    for name in ("a/0001.png", "b/0001.png", "b/deep/0002.png"):
+        (tmp_path / "frames" / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "frames" / name), pixels)
+    for name in "ab":
+        shutil.copy(video, tmp_path / "frames" / name / "drive.avi")
+    reader = FrameReader([f"{tmp_path}/frames/**/*.*", image], max_frames=1)
+    check_names(reader.entries)
+    assert [entry.name for entry in reader.entries] == [
+        "a/0001", "a/drive", "b/0001", "b/deep/0002", "b/drive", "street",
+    ]  # fmt: skip
+    frames = list(reader)
+    assert [(frame.name, frame.file_name, frame.video) for frame in frames[:2]] == [
+        ("a/0001", "a/0001.png", None),
+        ("a/drive_000000", "a/drive_000000.jpg", "a/drive"),
+    ]
+    with pytest.raises(MTAdaptError, match=r"0001.png and .*0001.png: both would be '0001' in BDD100K's submission"):
+        check_names(reader.entries, flat=True)
+    check_names(expand_inputs(f"{tmp_path}/frames/b/**/*.png"), flat=True)
+    # One folder alone needs no folders in its names.
+    assert [entry.name for entry in expand_inputs(f"{tmp_path}/frames/b/**/*.png")] == ["0001", "0002"]
+    with pytest.raises(MTAdaptError, match="would both be named 'street'"):
+        check_names(expand_inputs([image, image]))
+
+
+def test_an_image_named_like_a_frame_of_a_video(tmp_path: Path, image: Path, video: Path):
+    frame = tmp_path / "drive_000000.jpg"
+    cv2.imwrite(str(frame), cv2.imread(str(image)))
+    with pytest.raises(MTAdaptError, match=r"drive.avi and .*drive_000000.jpg: .* both be named 'drive_000000'"):
+        check_names(expand_inputs([frame, video]))
+    (tmp_path / "other").mkdir()
+    apart = expand_inputs([video, shutil.move(frame, tmp_path / "other")])
+    check_names(apart)
+    assert [entry.name for entry in apart] == ["drive", "other/drive_000000"]
+    with pytest.raises(MTAdaptError, match="which has no folders"):
+        check_names(apart, flat=True)
 
 
 def test_frames_of_a_video(video: Path):

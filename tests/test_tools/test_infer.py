@@ -73,7 +73,8 @@ def test_mistakes_are_found_before_the_model_is_built(
     main = runpy.run_path(str(INFER))["main"]
     for words, message in (
         (["nothing.jpg", "--out-dir", "new"], "nothing.jpg: no such file, folder or pattern"),
-        ([images, "again", "--out-dir", "new"], "their outputs would both be named"),
+        ([images, images, "--out-dir", "new"], "their outputs would both be named"),
+        ([images, "again", "--out-dir", "new", "--submission"], "in BDD100K's submission .*, which has no folders"),
         ([images, "--out-dir", "out"], "out/pictures: is there already; name another out_dir \\(--out-dir\\)"),
         ([images], "nothing would be left: give --out-dir, or --show"),
         (["--out-dir", "new"], "no inputs: name images"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ class CocoResults(Output):
         super().__init__(path, overwrite)
         self.metas = metas
         self._annotations = annotations
-        self._image_ids: dict[str, int] | None = None
+        self._image_ids: dict[str, set[int]] | None = None
         categories = {
             task: {name: number for number, name in enumerate(meta["classes"], 1)} for task, meta in metas.items()
         }
@@ -61,6 +61,7 @@ class CocoResults(Output):
         self._images = JsonList(folder / "images.json", f'{{"categories": {json.dumps(tables)}, "images": [', "]}")
         self._files = {task: JsonList(folder / f"{task}.json") for task in metas}
         self._count = 0
+        self._used: dict[int, str] = {}
 
     def add(self, frame: Frame, sample: MultiTaskDataSample, picture: np.ndarray | None) -> None:
         """Write a frame's results."""
@@ -88,9 +89,19 @@ class CocoResults(Output):
         if self._image_ids is None:
             self._count += 1
             return self._count - 1
-        if frame.file_name not in self._image_ids:
+        # Inputs and annotations may begin with other folders, so the longest end that both have decides.
+        found = next((self._image_ids[end] for end in _ends(frame.file_name) if end in self._image_ids), set())
+        if not found:
             raise MTAdaptError(f"{frame.source}: {frame.file_name} is no image of {self._annotations}; leave it out")
-        return self._image_ids[frame.file_name]
+        image = min(found)
+        if len(found) > 1 or image in self._used:
+            other = self._used.get(image, "another image")
+            raise MTAdaptError(
+                f"{frame.source}: {self._annotations} does not tell it from {other} by its name; give their folders in "
+                "two calls, with the annotations of each"
+            )
+        self._used[image] = frame.source
+        return image
 
 
 def _results(native: Any, image: int, categories: list[int]) -> list[dict[str, Any]]:
@@ -115,10 +126,20 @@ def _results(native: Any, image: int, categories: list[int]) -> list[dict[str, A
     return results
 
 
-def _read_ids(path: Path) -> tuple[dict[str, int], dict[str, int]]:
+def _ends(file_name: str) -> list[str]:
+    """``a/b/c.jpg``, ``b/c.jpg`` and ``c.jpg`` of ``a/b/c.jpg``."""
+    parts = PurePath(file_name).parts
+    return ["/".join(parts[first:]) for first in range(len(parts))]
+
+
+def _read_ids(path: Path) -> tuple[dict[str, set[int]], dict[str, int]]:
+    """Ids of the images by every end of their names, and those of the categories."""
     try:
         content = json.loads(path.read_text())
-        images = {Path(each["file_name"]).name: int(each["id"]) for each in content["images"]}
+        images: dict[str, set[int]] = {}
+        for each in content["images"]:
+            for end in _ends(each["file_name"]):
+                images.setdefault(end, set()).add(int(each["id"]))
         return images, {each["name"]: int(each["id"]) for each in content["categories"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MTAdaptError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -12,6 +11,7 @@ from urllib.request import url2pathname
 
 import numpy as np
 
+from mtadapt.apis.sources.names import distinct_names
 from mtadapt.errors import MTAdaptError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
@@ -24,7 +24,8 @@ class Entry(NamedTuple):
 
     Attributes:
         kind: ``image``, ``video``, ``camera`` or ``array``.
-        name: what outputs are named after, without a suffix.
+        name: what outputs are named after, without a suffix; with folders, as ``a/0001``, where it would not be the
+            only one otherwise.
         location: path, address, number of the camera, or the array itself.
         remote: whether it has to be downloaded.
     """
@@ -54,7 +55,8 @@ def expand_inputs(inputs: Any) -> list[Entry]:
             BGR array ``(H, W, 3)`` of uint8; or a list of any of them.
 
     Returns:
-        One entry an image, a video or a camera; those of a folder or a pattern are sorted by their paths.
+        One entry an image, a video or a camera; those of a folder or a pattern are sorted by their paths. Files of
+        one name in two folders have their folders in their names.
 
     Raises:
         MTAdaptError: when a path does not exist, a folder or a pattern has nothing to read, or it is something else.
@@ -65,23 +67,7 @@ def expand_inputs(inputs: Any) -> list[Entry]:
     entries: list[Entry] = []
     for item in items:
         entries.extend(_expand(item, len(entries)))
-    return entries
-
-
-def check_names(entries: Sequence[Entry]) -> None:
-    """Refuse entries whose outputs would overwrite each other.
-
-    Raises:
-        MTAdaptError: when two have one name.
-    """
-    first: dict[str, Entry] = {}
-    for entry in entries:
-        if entry.name in first:
-            raise MTAdaptError(
-                f"{first[entry.name]} and {entry}: their outputs would both be named {entry.name!r}; rename one, or "
-                "give them in two calls with another out_dir (--out-dir) each"
-            )
-        first[entry.name] = entry
+    return distinct_names(entries)
 
 
 def _expand(item: Any, number: int) -> list[Entry]:

@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import cv2
@@ -24,10 +24,11 @@ class Frame(NamedTuple):
     """An image to predict.
 
     Attributes:
-        name: of its outputs, without a suffix: the stem of the image, with the number for a frame of a video.
+        name: of its outputs, without a suffix: the stem of the image, with the number for a frame of a video, and
+            with folders where two files have one stem.
         image: BGR ``(H, W, 3)`` uint8.
         source: path, address, or words for a camera and an array.
-        file_name: name of the file, for formats that name images so.
+        file_name: name of the file, for formats that name images so, with the folders of ``name``.
         video: name of the video or the camera, or None for an image.
         number: in the video, from 0, or None.
         fps: of the frames that are read from the video, or None.
@@ -139,7 +140,7 @@ class FrameReader:
         with tempfile.TemporaryDirectory() as folder:
             location = entry.location
             if entry.remote:
-                location = str(Path(folder, _file_name(entry)))
+                location = str(Path(folder, Path(_file_name(entry)).name))
                 download_file(entry.location, Path(location), self.max_download_mb, self.timeout)
             with opened(location, str(entry)) as capture:
                 fps = video_info(capture).fps
@@ -151,8 +152,9 @@ class FrameReader:
 
 
 def _file_name(entry: Entry) -> str:
-    """Name with suffix; that of an address is without its query."""
-    return Path(str(entry.location).split("?")[0].split("#")[0] if entry.remote else str(entry.location)).name
+    """Name with suffix and the folders of the entry's name; that of an address is without its query."""
+    file = Path(str(entry.location).split("?")[0].split("#")[0] if entry.remote else str(entry.location)).name
+    return (PurePosixPath(entry.name).parent / file).as_posix()
 
 
 def check_image(image: np.ndarray) -> np.ndarray:
