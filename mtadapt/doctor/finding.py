@@ -18,6 +18,7 @@ class Finding:
         status: ``ok``; ``warning``: works, with a loss; ``problem``: something does not work.
         detail: versions, counts or the reason, on one line.
         remedy: what to do, mostly a command; empty where there is nothing to do.
+        sampled: whether there are more files than were read.
     """
 
     area: str
@@ -25,3 +26,4 @@ class Finding:
     status: Status
     detail: str
     remedy: str = ""
+    sampled: bool = False

@@ -14,7 +14,7 @@ _COLOURS = {"ok": "32", "warning": "33", "problem": "31"}
 
 
 def as_json(findings: Sequence[Finding]) -> str:
-    """Return ``{"problems": 1, "warnings": 0, "findings": [{area, name, status, detail, remedy}, ...]}``."""
+    """Return ``{"problems": 1, "warnings": 0, "findings": [{area, name, status, detail, remedy, sampled}, ...]}``."""
     document = dict(
         problems=sum(one.status == "problem" for one in findings),
         warnings=sum(one.status == "warning" for one in findings),
@@ -47,14 +47,16 @@ def summary(findings: Sequence[Finding]) -> str:
     """Return the last line."""
     problems = sum(one.status == "problem" for one in findings)
     warnings = sum(one.status == "warning" for one in findings)
+    sampled = any(one.sampled for one in findings)
+    more = " Of the data a sample of files was read: --all reads every one." if sampled else ""
     if not problems and not warnings:
-        return "Everything is in order."
+        return ("What was looked at is in order." if sampled else "Everything is in order.") + more
     counted = [
         f"{number} {word}{'s'[: number != 1]}"
         for number, word in ((problems, "problem"), (warnings, "warning"))
         if number
     ]
-    return f"{' and '.join(counted)}; the line behind each arrow (->) mends it."
+    return f"{' and '.join(counted)}; the line behind each arrow (->) mends it.{more}"
 
 
 def _wrapped(text: str, width: int, indent: int) -> str:

@@ -42,6 +42,7 @@ def test_json_and_data_where_the_readers_cannot_be_imported(tmp_path: Path) -> N
         status="problem",
         detail=f"{tmp_path}: not looked at, because mtadapt.datasets cannot be imported",
         remedy="mend what is named above",
+        sampled=False,
     )
 
 

@@ -87,6 +87,24 @@ def test_bdd100k_faults_of_one_file(bdd: Tree, fault, detail: str) -> None:
     assert found.detail.startswith("1 of 2 images with their labels read cannot be used; first: ")
 
 
+def test_bdd100k_faults_of_several_kinds(bdd: Tree) -> None:
+    """Each kind with its own remedy and its own count."""
+    train = clean(bdd).root / "images/100k/train"
+    (train / "a.jpg").write_bytes(b"no image")
+    (train / "c.jpg").write_bytes(b"nor this")
+    bdd.mask("sem_seg", "train", "d", 33)
+    small = bdd.mask("sem_seg", "train", "b", np.zeros((5, 5), np.uint8))
+    found = problems(bdd.root)
+    assert [one.name for one in found] == ["train files"] * 3
+    head = "of 6 images with their labels read cannot be used; first: "
+    assert found[0].detail.startswith(f"2 {head}{train}/a.jpg: truncated or not an image")
+    assert "copy the file again" in found[0].remedy
+    assert found[1].detail.startswith(f"1 {head}{small}: the sem_seg mask is 5x5, its image")
+    assert found[1].remedy == "both must be of one size"
+    assert found[2].detail.startswith(f"1 {head}") and "class id 33 in a sem_seg mask of 19" in found[2].detail
+    assert found[2].remedy == "use the train-id masks"
+
+
 def test_bdd100k_truncated_image(bdd: Tree) -> None:
     path = clean(bdd).root / "images/10k/val/w.jpg"
     path.write_bytes(path.read_bytes()[:-400])
@@ -288,6 +306,18 @@ def test_a_folder_that_cannot_be_read(bdd: Tree, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("mtadapt.doctor.data.files.os.scandir", refuse)
     (found,) = _examine_data(bdd.root, check_all=False, error="")
     assert found.status == "problem" and found.detail.endswith("images/100k/train: cannot be read (Permission denied)")
+
+
+def test_a_large_folder_is_sampled(tmp_path: Path) -> None:
+    image = np.zeros((8, 8, 3), np.uint8)
+    for split, number in (("train", SAMPLE + 1), ("val", SAMPLE)):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        for one in range(number):
+            assert cv2.imwrite(str(tmp_path / split / "cat" / f"{one:02d}.png"), image)
+    assert [one.name for one in examine_data(tmp_path) if one.sampled] == ["train files"]
+    assert not any(one.sampled for one in examine_data(tmp_path, check_all=True))
+    (tmp_path / "train/cat/00.png").write_bytes(b"no image")
+    assert only_problem(tmp_path).sampled
 
 
 def test_a_sample_is_spread_and_all_is_all() -> None:

@@ -30,11 +30,23 @@ def test_table() -> None:
     assert as_table(FINDINGS[:1]).endswith("Everything is in order.")
 
 
+def test_a_sample_of_files_is_told_and_how_to_read_all() -> None:
+    sampled = Finding("data", "train files", "ok", "60 of 900 images read, all in order", sampled=True)
+    advice = "Of the data a sample of files was read: --all reads every one."
+    assert as_table([sampled]).endswith(f"\nWhat was looked at is in order. {advice}")
+    assert as_table([sampled, *FINDINGS]).endswith(f"the line behind each arrow (->) mends it. {advice}")
+
+
 def test_json() -> None:
     document = json.loads(as_json(FINDINGS))
     assert (document["problems"], document["warnings"]) == (1, 1)
     assert document["findings"][1] == dict(
-        area="packages", name="numpy", status="problem", detail="1.26; needed: >=2", remedy='pip install "numpy>=2"'
+        area="packages",
+        name="numpy",
+        status="problem",
+        detail="1.26; needed: >=2",
+        remedy='pip install "numpy>=2"',
+        sampled=False,
     )
 
 

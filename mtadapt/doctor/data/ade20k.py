@@ -54,4 +54,4 @@ def _examine_split(folder: Path, split: str, check_all: bool) -> Iterator[Findin
         paths = dict(sem_seg=str(masks[stem]))
         load_masks.transform(dict(results, num_classes=dict(sem_seg=NUM_IDS), seg_map_paths=paths))
 
-    yield read_sample(f"{split} files", "images with their masks", sorted(images.keys() & masks), check_all, read)
+    yield from read_sample(f"{split} files", "images with their masks", sorted(images.keys() & masks), check_all, read)

@@ -44,7 +44,7 @@ def examine_bdd100k(root: Path, check_all: bool) -> list[Finding]:
             for task in DENSE:
                 masks[task] = list_files(root / "labels" / task / "masks" / split, (".png",))
                 findings.extend(_examine_masks(root, split, task, images[IMAGE_SETS[task]], masks[task]))
-        findings.append(_read(split, images, boxes, masks, check_all))
+        findings.extend(_read(split, images, boxes, masks, check_all))
     if not any((root / "labels" / folder).is_dir() for folder in ("det_20", *(f"{task}/masks" for task in DENSE))):
         findings.append(Finding("data", "labels", "problem", f"no labels of any task in {root}/labels", PAGE))
     return findings
@@ -119,7 +119,7 @@ def _read(
     boxes: Mapping[str, FrameBoxes],
     masks: Mapping[str, Mapping[str, Path]],
     check_all: bool,
-) -> Finding:
+) -> list[Finding]:
     """Read images with their masks as the pipelines do."""
     load_image, load_masks = LoadImage(), LoadMultiTaskAnnotations()
     num_classes = {task: len(_CLASSES[task]) for task in DENSE}

@@ -84,7 +84,7 @@ def _examine_split(
         yield Finding("data", name, "problem", f"{path}: {error}", "write width and height as numbers")
         return
     names = sorted(present & sizes.keys())
-    yield read_sample(
+    yield from read_sample(
         f"{split} files", "images", names, check_all, lambda one: _check_image(folder / one, sizes[one], path)
     )
 

@@ -12,6 +12,8 @@ from mtadapt.errors import MTAdaptError
 
 #: Files of a folder that are read unless all are asked for, spread evenly.
 SAMPLE = 60
+#: Kinds of faults that are told of a folder.
+KINDS = 3
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif")
 
 Item = TypeVar("Item")
@@ -33,8 +35,10 @@ def choose(items: Sequence[Item], check_all: bool) -> list[Item]:
     return [items[number * (len(items) - 1) // (SAMPLE - 1)] for number in range(SAMPLE)]
 
 
-def read_sample(name: str, what: str, items: Sequence[Item], check_all: bool, read: Callable[[Item], object]) -> Finding:
-    """Read files and tell the first fault.
+def read_sample(
+    name: str, what: str, items: Sequence[Item], check_all: bool, read: Callable[[Item], object]
+) -> list[Finding]:
+    """Read files and tell the first fault of each kind, at most :data:`KINDS` of them.
 
     Args:
         name: first column of the finding.
@@ -44,18 +48,29 @@ def read_sample(name: str, what: str, items: Sequence[Item], check_all: bool, re
         read: raises an :class:`~mtadapt.errors.MTAdaptError` for an item that cannot be used.
     """
     chosen = choose(items, check_all)
-    faults = []
+    faults: dict[str, list[str]] = {}
     for item in chosen:
         try:
             read(item)
         except MTAdaptError as error:
-            faults.append(str(error))
+            # Faults of one kind have one remedy.
+            detail, remedy = split_message(str(error))
+            faults.setdefault(remedy, []).append(detail)
     if not faults:
-        return Finding("data", name, "ok", f"{len(chosen):,} of {len(items):,} {what} read, all in order")
-    detail, remedy = split_message(faults[0])
-    return Finding(
-        "data", name, "problem", f"{len(faults):,} of {len(chosen):,} {what} read cannot be used; first: {detail}", remedy
-    )
+        part = len(chosen) < len(items)
+        read_in_part = f"{len(chosen):,} of {len(items):,} {what} read, all in order"
+        return [Finding("data", name, "ok", read_in_part, sampled=part)]
+    return [
+        Finding(
+            "data",
+            name,
+            "problem",
+            f"{len(details):,} of {len(chosen):,} {what} read cannot be used; first: {details[0]}",
+            remedy,
+            sampled=len(chosen) < len(items),
+        )
+        for remedy, details in list(faults.items())[:KINDS]
+    ]
 
 
 def split_message(message: str) -> tuple[str, str]:

@@ -66,7 +66,7 @@ def _examine_split(root: Path, split: str, classes: list[str], check_all: bool) 
         yield Finding("data", name, "ok", f"{detail} of its own: a config needs num_classes={len(classes)} and metainfo")
     empty = [one for one, found in files.items() if not found]
     yield from missing_files(name, "class folders are empty", empty, len(classes), f"unpack the images into {folder}")
-    yield read_sample(
+    yield from read_sample(
         f"{split} files", "images", paths, check_all, lambda path: read_image(str(path), cv2.IMREAD_COLOR)
     )
 
