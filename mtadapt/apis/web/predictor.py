@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
+from mmengine.structures import InstanceData, PixelData
 
 from mtadapt.apis.inferencer import MultiTaskInferencer
 from mtadapt.apis.outputs import scalabel_frame
@@ -30,14 +32,16 @@ class Prediction:
 
     Attributes:
         name: of the file.
-        image: BGR ``(H, W, 3)`` uint8.
-        sample: predictions of all tasks; maps are uint8 where the number of classes allows it.
+        image: what was predicted and is shown, BGR ``(H, W, 3)`` uint8.
+        size: width and height of the file's picture, whose pixels tables and documents count in.
+        sample: predictions of all tasks, in the size of ``image``; maps are uint8 where the classes allow it.
         seconds: that the prediction took.
         renamed: classes that had another name, as ``automobile for car``.
     """
 
     name: str
     image: np.ndarray
+    size: tuple[int, int]
     sample: MultiTaskDataSample
     seconds: float
     renamed: tuple[str, ...] = ()
@@ -73,13 +77,16 @@ class Predictor:
             return f"The names cannot be changed: {error}"
         return ""
 
-    def predict(self, name: str, image: np.ndarray, names: Names | None = None) -> Prediction:
+    def predict(
+        self, name: str, image: np.ndarray, names: Names | None = None, size: tuple[int, int] | None = None
+    ) -> Prediction:
         """Predict all tasks.
 
         Args:
             name: of the file.
             image: BGR ``(H, W, 3)`` uint8.
             names: names for the classes of LV-Adapter's tasks; the trained ones where a task has none here.
+            size: width and height of the picture that ``image`` is a smaller copy of; None where it is none.
 
         Raises:
             MTAdaptError: for names that the adapter does not take.
@@ -91,7 +98,8 @@ class Predictor:
                 sample = self._inferencer.predict_image(image)
             finally:
                 self._set_names({})
-            return Prediction(name, image, _compact(sample), time.perf_counter() - start, renamed)
+            seconds = time.perf_counter() - start
+            return Prediction(name, image, size or image.shape[1::-1], _compact(sample), seconds, renamed)
 
     def _set_names(self, names: Names) -> tuple[str, ...]:
         renamed = []
@@ -122,15 +130,16 @@ class Predictor:
                 self._inferencer.visualizer.alpha = before
 
     def boxes(self, prediction: Prediction, tasks: Sequence[str], threshold: float) -> list[list[Any]]:
-        """Task, class, score, left, top, width and height in pixels of every box, best first."""
+        """Task, class, score, left, top, width and height in pixels of the file of every box, best first."""
         rows = []
+        factors = _factors(prediction)
         for task in self._chosen(tasks):
             found = boxes_of(prediction.sample.task(task))
             if found is None:
                 continue
             for corners, label, score in zip(found.corners, found.labels, found.scores, strict=True):
                 if score >= threshold:
-                    left, top, right, bottom = (round(float(value), 1) for value in corners)
+                    left, top, right, bottom = (round(float(value), 1) for value in corners * factors)
                     place = [left, top, round(right - left, 1), round(bottom - top, 1)]
                     rows.append([task, self._classes(task)[label], round(float(score), 3), *place])
         return sorted(rows, key=lambda row: -row[2])
@@ -150,11 +159,11 @@ class Predictor:
         return rows
 
     def document(self, prediction: Prediction, tasks: Sequence[str], threshold: float) -> dict[str, Any]:
-        """What is shown as a file of Scalabel: boxes with at least this score, classes of pixels as run lengths."""
+        """What is shown, in Scalabel and for the file: boxes of at least this score, run lengths of dense classes."""
         stem = prediction.name.rpartition(".")[0] or prediction.name
         frame = Frame(stem, prediction.image, prediction.name, prediction.name)
         metas = {task: self._inferencer.dataset_meta["tasks"][task] for task in self._chosen(tasks)}
-        entry = scalabel_frame(frame, prediction.sample, metas)
+        entry = scalabel_frame(frame, _enlarged(prediction), metas)
         entry["labels"] = [label for label in entry["labels"] if label.get("score", 1.0) >= threshold]
         return dict(frames=[entry])
 
@@ -172,3 +181,30 @@ def _compact(sample: MultiTaskDataSample) -> MultiTaskDataSample:
         if predicted is not None and predicted.data.max() < 256:
             predicted.data = predicted.data.to(torch.uint8)
     return sample
+
+
+def _factors(prediction: Prediction) -> np.ndarray:
+    """What corners ``xyxy`` are multiplied by for the size of the file."""
+    height, width = prediction.image.shape[:2]
+    return np.tile((prediction.size[0] / width, prediction.size[1] / height), 2)
+
+
+def _enlarged(prediction: Prediction) -> MultiTaskDataSample:
+    """The boxes, maps and classes of the prediction in the size of the file."""
+    if prediction.size == prediction.image.shape[1::-1]:
+        return prediction.sample
+    width, height = prediction.size
+    enlarged = MultiTaskDataSample(metainfo=dict(prediction.sample.metainfo, ori_shape=(height, width)))
+    for task in prediction.sample.tasks:
+        native = prediction.sample.task(task).clone()
+        boxes, ids = boxes_of(native), map_of(native)
+        if boxes is not None:
+            corners = torch.from_numpy(boxes.corners * _factors(prediction))
+            native.pred_instances = InstanceData(
+                bboxes=corners, labels=torch.from_numpy(boxes.labels), scores=torch.from_numpy(boxes.scores)
+            )
+        if ids is not None:
+            ids = cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+            native.pred_sem_seg = PixelData(data=ids[None])
+        enlarged.set_task(task, native)
+    return enlarged

@@ -15,14 +15,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mtadapt.apis.web.predictor import Predictor
-from mtadapt.apis.web.uploads import FORMATS, UploadLimits, read_upload
+from mtadapt.apis.web.uploads import IMAGE_KINDS, UploadLimits, read_upload
 from mtadapt.errors import MTAdaptError
 
 #: Sessions whose last picture is kept.
 SESSIONS = 16
 _EXAMPLES = 30
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-assert len(FORMATS) == 5  # those of the suffixes
+_SUFFIXES = tuple(suffix for suffixes in IMAGE_KINDS.values() for suffix in suffixes)
 
 
 def find_examples(folder: str | Path | None, limits: UploadLimits) -> list[Path]:
@@ -99,7 +98,7 @@ def serve(predictor: Predictor, examples: Sequence[Path], opened: socket.socket,
         warnings.filterwarnings("ignore", module="gradio")
         import gradio
         import uvicorn
-        from fastapi import FastAPI
+        from fastapi import FastAPI, Response
 
         from mtadapt.apis.web.page import CSS, THEME, Page
 
@@ -113,8 +112,11 @@ def serve(predictor: Predictor, examples: Sequence[Path], opened: socket.socket,
         # The server raises the signal again that ended it, and this folder has to go before the process does.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         host, port = opened.getsockname()[:2]
+        # gradio has an /openapi.json of its own, which cannot be turned off; this route comes before it.
+        outer = FastAPI(openapi_url=None)
+        outer.add_route("/openapi.json", lambda _: Response(status_code=404))
         app = gradio.mount_gradio_app(
-            FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+            outer,
             blocks,
             path="",
             server_name=host,

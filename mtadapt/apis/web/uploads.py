@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,8 +14,8 @@ from PIL import Image, UnidentifiedImageError
 from mtadapt.datasets.transforms.loading import decode_image
 from mtadapt.errors import MTAdaptError
 
-#: Formats by Pillow's names, whatever a file is called.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
+#: Pillow's names of the kinds of images that are taken, whatever a file is called, and the suffixes they mostly have.
+IMAGE_KINDS = dict(JPEG=(".jpg", ".jpeg"), PNG=(".png",), BMP=(".bmp",), WEBP=(".webp",), TIFF=(".tif", ".tiff"))
 _KNOWN = "JPEG, PNG, BMP, WebP or TIFF"
 _MIN_SIDE = 16
 
@@ -26,7 +27,7 @@ class UploadLimits:
     Attributes:
         megabytes: of the file.
         megapixels: of the picture, which a small file can have many of.
-        longest_side: in pixels; larger pictures are made smaller before they are predicted.
+        longest_side: in pixels; of larger pictures a smaller copy is predicted and shown.
 
     Raises:
         MTAdaptError: for a number of megabytes that is no limit.
@@ -41,18 +42,28 @@ class UploadLimits:
             raise MTAdaptError(f"--max-upload-mb {self.megabytes:g}: write a number above 0")
 
 
-def read_upload(path: str | Path, limits: UploadLimits) -> np.ndarray:
+class Upload(NamedTuple):
+    """A picture that somebody has sent.
+
+    Attributes:
+        image: BGR ``(H, W, 3)`` uint8, turned as its camera noted, no side longer than ``longest_side``.
+        size: width and height of the file's picture in pixels, turned likewise.
+    """
+
+    image: np.ndarray
+    size: tuple[int, int]
+
+
+def read_upload(path: str | Path, limits: UploadLimits) -> Upload:
     """Read a picture that somebody has sent.
 
     Args:
         path: the file; its name is what messages tell.
         limits: what it may have.
 
-    Returns:
-        BGR ``(H, W, 3)`` uint8, turned as its camera noted, no side longer than ``longest_side``.
-
     Raises:
-        MTAdaptError: when the file is too large, no image of a known format, broken, or has too many or few pixels.
+        MTAdaptError: when the file is too large, no image of a known format, broken, has too many or few pixels, or is
+            so long that a smaller copy would be distorted.
     """
     path = Path(path)
     size = path.stat().st_size
@@ -65,12 +76,17 @@ def read_upload(path: str | Path, limits: UploadLimits) -> np.ndarray:
         )
     if min(width, height) < _MIN_SIDE:
         raise MTAdaptError(f"{path.name} has {width}x{height} pixels; at least {_MIN_SIDE}x{_MIN_SIDE} are needed")
+    longest = limits.longest_side // _MIN_SIDE
+    if max(width, height) > longest * min(width, height):
+        raise MTAdaptError(
+            f"{path.name} has {width}x{height} pixels; one side may be up to {longest} times the other: cut it"
+        )
     image = decode_image(path.read_bytes(), path.name, cv2.IMREAD_COLOR, "send another file")
-    scale = limits.longest_side / max(image.shape[:2])
-    if scale >= 1:
-        return image
-    smaller = [max(_MIN_SIDE, round(side * scale)) for side in image.shape[1::-1]]
-    return cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
+    height, width = image.shape[:2]
+    scale = limits.longest_side / max(width, height)
+    if scale < 1:
+        image = cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+    return Upload(image, (width, height))
 
 
 def _declared_size(path: Path) -> tuple[int, int]:
@@ -78,7 +94,7 @@ def _declared_size(path: Path) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(path, formats=tuple(IMAGE_KINDS)) as image:
                 return image.size
     except UnidentifiedImageError as error:
         raise MTAdaptError(f"{path.name} is no image that can be read; send a {_KNOWN} file") from error

@@ -238,6 +238,31 @@ def test_an_uploaded_picture(visit: Visit, tmp_path: Path) -> None:
     assert visit.picture()
 
 
+def test_a_large_picture_is_told_in_its_own_pixels(visit: Visit, tmp_path: Path) -> None:
+    """Predicted once and again, it is the file's size that counts."""
+    assert cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((48, 2400, 3), np.uint8))
+    visit.move("threshold", 0)
+    visit.send(tmp_path / "wide.png")
+    size = "wide.png: 2400x48 pixels (predicted at 1600x32), "
+    status = visit.wait_for(size)
+    visit.page.locator("#prompts").get_by_text("Names of the classes").click()
+    visit.page.locator("#prompts").get_by_role("tab", name="sem_seg").click()
+    visit.page.locator("#name-sem_seg-0 input, #name-sem_seg-0 textarea").fill("zebra")
+    visit.page.locator("#apply").click()
+    assert size in visit.wait_for("zebra for road") and "zebra" not in status
+    visit.page.locator("#reset").click()
+    sync_api.expect(visit.page.locator("#status")).not_to_contain_text("zebra", timeout=TIMEOUT)
+    visit.wait_for(size)
+    with visit.page.expect_download() as download:
+        visit.page.locator("#download").click()
+    download.value.save_as(tmp_path / "found.json")
+    (frame,) = json.loads((tmp_path / "found.json").read_text())["frames"]
+    assert frame["name"] == "wide.png" and frame["size"] == dict(width=2400, height=48)
+    assert {tuple(label["rle"]["size"]) for label in frame["labels"] if "rle" in label} == {(48, 2400)}
+    boxes = [label["box2d"] for label in frame["labels"] if "box2d" in label]
+    assert 1600 < max(box["x2"] for box in boxes) < 2400 and 32 < max(box["y2"] for box in boxes) < 48
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -289,6 +314,8 @@ def test_the_server_refuses_what_is_too_large_whoever_sends_it(server: Server) -
         for path in ("/etc/hostname", str(ROOT / "README.md")):
             assert client.get(f"{server.address}/gradio_api/file={path}").status_code in (403, 404)
         assert client.get(server.address).status_code == 200
+        for path in ("/openapi.json", "/docs", "/redoc"):
+            assert client.get(f"{server.address}{path}").status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/etc/hostname", str(ROOT / "docs/images/demo.jpg"), "http://127.0.0.1:9/a.jpg"])

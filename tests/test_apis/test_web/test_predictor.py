@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 
 from mtadapt.apis import MultiTaskInferencer
 from mtadapt.apis.web import Prediction, Predictor
@@ -82,6 +83,30 @@ def test_document_is_read_as_scalabel(predictor: Predictor, shown: Prediction, t
     } == {"drivable"}
 
 
+def test_a_smaller_copy_is_told_in_pixels_of_the_file(
+    predictor: Predictor, image: np.ndarray, shown: Prediction
+) -> None:
+    """Also where the copy's sides are rounded, and the factors are two."""
+    width, height = image.shape[1::-1]
+    large = predictor.predict("a.jpg", image, size=(width * 3, height * 2))
+    assert large.sample.det.pred_instances.bboxes.equal(shown.sample.det.pred_instances.bboxes)
+    before, after = (predictor.boxes(one, TASKS, 0.05) for one in (shown, large))
+    assert [row[:3] for row in after] == [row[:3] for row in before] != []
+    assert np.allclose([row[3:] for row in after], [np.multiply(row[3:], (3, 2, 3, 2)) for row in before], atol=0.25)
+    (small,), (frame,) = (predictor.document(one, TASKS, 0.05)["frames"] for one in (shown, large))
+    assert frame["size"] == dict(width=width * 3, height=height * 2)
+    assert len(frame["labels"]) == len(small["labels"]) and frame["attributes"] == small["attributes"]
+    for one, other in zip(frame["labels"], small["labels"], strict=True):
+        assert one["category"] == other["category"] and one.get("score") == other.get("score")
+        if "box2d" in one:
+            assert one["box2d"]["x1"] == pytest.approx(other["box2d"]["x1"] * 3)
+            assert one["box2d"]["y2"] + 1 == pytest.approx((other["box2d"]["y2"] + 1) * 2)
+        else:
+            expected = coco_mask.decode(other["rle"]).repeat(2, axis=0).repeat(3, axis=1)
+            assert (coco_mask.decode(one["rle"]) == expected).all()
+    assert (predictor.draw(large, TASKS, 0.3, 0.5) == predictor.draw(shown, TASKS, 0.3, 0.5)).all()
+
+
 def test_draw(predictor: Predictor, inferencer: MultiTaskInferencer, image: np.ndarray, shown: Prediction) -> None:
     before = inferencer.visualizer.alpha
     opaque, half = (predictor.draw(shown, ("sem_seg",), 0.3, opacity) for opacity in (1.0, 0.5))
@@ -91,7 +116,7 @@ def test_draw(predictor: Predictor, inferencer: MultiTaskInferencer, image: np.n
 
 
 def test_other_names_change_the_prediction_of_one_visitor_alone(
-    predictor: Predictor, image: np.ndarray, shown: Prediction
+    inferencer: MultiTaskInferencer, predictor: Predictor, image: np.ndarray, shown: Prediction
 ) -> None:
     assert predictor.fixed == ""
     names = {"sem_seg": ["zebra", *predictor.prompts["sem_seg"][1:]]}
@@ -101,6 +126,9 @@ def test_other_names_change_the_prediction_of_one_visitor_alone(
     again = predictor.predict("a.jpg", image)
     assert semantic(again).equal(semantic(shown))
     assert again.sample.det.pred_instances.scores.equal(shown.sample.det.pred_instances.scores)
+    # Nor does it reach who shares the model without the page.
+    predictor.predict("a.jpg", image, names)
+    assert inferencer.predict_image(image).sem_seg.pred_sem_seg.data.equal(semantic(shown).long())
     spaced = {"sem_seg": [f" {name} " for name in predictor.prompts["sem_seg"]]}
     assert semantic(predictor.predict("a.jpg", image, spaced)).equal(semantic(shown))
 

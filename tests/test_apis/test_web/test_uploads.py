@@ -35,7 +35,7 @@ def test_formats(tmp_path: Path, suffix: str) -> None:
     smooth = cv2.resize(noise(4, 5), (100, 80), interpolation=cv2.INTER_CUBIC)
     path = tmp_path / f"a{suffix}"
     assert cv2.imwrite(str(path), smooth)
-    found = read_upload(path, LIMITS)
+    found = read_upload(path, LIMITS).image
     assert found.shape == (80, 100, 3) and found.dtype == np.uint8
     assert np.abs(found.astype(int) - smooth).mean() < 4
 
@@ -43,12 +43,16 @@ def test_formats(tmp_path: Path, suffix: str) -> None:
 def test_the_name_does_not_decide(tmp_path: Path) -> None:
     assert cv2.imwrite(str(tmp_path / "a.png"), noise(20, 30))
     (tmp_path / "a.png").rename(tmp_path / "a.txt")
-    assert read_upload(tmp_path / "a.txt", LIMITS).shape == (20, 30, 3)
+    assert read_upload(tmp_path / "a.txt", LIMITS).image.shape == (20, 30, 3)
 
 
-def test_large_pictures_are_made_smaller(tmp_path: Path) -> None:
-    assert cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((600, 1200, 3), np.uint8))
-    assert read_upload(tmp_path / "a.jpg", LIMITS).shape == (200, 400, 3)
+def test_large_pictures_are_made_smaller_and_their_size_is_kept(tmp_path: Path) -> None:
+    assert cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((601, 1200, 3), np.uint8))
+    found = read_upload(tmp_path / "a.jpg", LIMITS)
+    assert found.image.shape == (200, 400, 3) and found.size == (1200, 601)
+    # The longest that is taken keeps its shape.
+    assert cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 500, 3), np.uint8))
+    assert read_upload(tmp_path / "a.png", LIMITS).image.shape == (16, 400, 3)
 
 
 def test_grey_alpha_sixteen_bits_and_turned_pictures(tmp_path: Path) -> None:
@@ -56,11 +60,11 @@ def test_grey_alpha_sixteen_bits_and_turned_pictures(tmp_path: Path) -> None:
     assert cv2.imwrite(str(tmp_path / "deep.png"), np.full((20, 30, 3), 90 * 257, np.uint16))
     assert cv2.imwrite(str(tmp_path / "alpha.png"), np.full((20, 30, 4), 90, np.uint8))
     for name in ("grey", "deep", "alpha"):
-        assert (read_upload(tmp_path / f"{name}.png", LIMITS) == 90).all()
+        assert (read_upload(tmp_path / f"{name}.png", LIMITS).image == 90).all()
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(tmp_path / "turned.jpg", exif=exif)
-    assert read_upload(tmp_path / "turned.jpg", LIMITS).shape == (30, 20, 3)
+    assert read_upload(tmp_path / "turned.jpg", LIMITS).size == (20, 30)
 
 
 def test_refusals(tmp_path: Path) -> None:
@@ -81,6 +85,10 @@ def test_refusals(tmp_path: Path) -> None:
     )
     assert "too many pixels" in refused("bomb.png", png_header(60_000, 60_000))
     assert refused("tiny.png", png_header(8, 600)).startswith("tiny.png has 8x600 pixels; at least 16x16")
+    for width, height in ((20_000, 16), (16, 500)):
+        assert refused("long.png", png_header(width, height)) == (
+            f"long.png has {width}x{height} pixels; one side may be up to 25 times the other: cut it"
+        )
     jpeg = cv2.imencode(".jpg", noise(60, 80))[1].tobytes()
     assert "cut.jpg: truncated" in refused("cut.jpg", jpeg[: len(jpeg) // 2])
     assert "head.png" in refused("head.png", png_header(100, 100))
