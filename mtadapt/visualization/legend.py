@@ -14,6 +14,12 @@ STRIP = 28
 _DARK, _WHITE, _GREY = 32, (255, 255, 255), (160, 160, 160)
 
 
+def widened(panel: np.ndarray, width: int) -> np.ndarray:
+    """A panel ``(H, W, 3)`` with a dark margin on its right, where it is narrower than ``width`` pixels."""
+    missing = max(0, width - panel.shape[1])
+    return np.pad(panel, ((0, 0), (0, missing), (0, 0)), constant_values=_DARK) if missing else panel
+
+
 def with_title(panel: np.ndarray, title: str, unit: float) -> np.ndarray:
     """Put a strip with a title on a panel.
 

@@ -16,11 +16,11 @@ from mmengine.visualization import Visualizer
 from mtadapt.registry import VISUALIZERS
 from mtadapt.structures import MultiTaskDataSample
 from mtadapt.visualization.boxes import draw_boxes
-from mtadapt.visualization.legend import legend, with_title
+from mtadapt.visualization.legend import legend, widened, with_title
 from mtadapt.visualization.text import Colour
 
 Palette = Sequence[Sequence[int]]
-#: Smaller images are enlarged to this width, unless they become higher than the other number.
+#: Smaller images are enlarged to this width, unless they become higher than the other number; then the rest is dark.
 _MIN_WIDTH, _MAX_HEIGHT = 640, 1280
 #: Panels up to this width have strips and letters of one size; those of wider ones grow with them.
 _WIDTH_OF_A_UNIT = 1280
@@ -32,8 +32,8 @@ class MultiTaskVisualizer(Visualizer):
 
     The upper row shows boxes over the first ``overlay`` task (the drivable area), the lower row the other dense tasks;
     classes of whole images stand in the title. The left column is the ground truth, the right one the prediction, each
-    only where it exists. Classes without a palette get colours of ours. Small images are enlarged to 640 pixels, so
-    that labels can be read.
+    only where it exists. Classes without a palette get colours of ours. Small images are enlarged to 640 pixels, and
+    tall ones get a dark margin on their right, so that labels can be read.
 
     Args:
         overlay: dense task that is drawn under the boxes.
@@ -121,13 +121,13 @@ class MultiTaskVisualizer(Visualizer):
                 columns[kind] = panels
         if not columns:
             return canvas
-        blank = np.zeros_like(with_title(canvas, "", unit))
+        blank = np.zeros_like(with_title(widened(canvas, _MIN_WIDTH), "", unit))
         rows = max(len(panels) for panels in columns.values())
         parts = []
         for kind, panels in columns.items():
             # There is nothing to tell a prediction from where it stands alone.
             prefix = "ground truth: " if kind == "gt" else "prediction: " if len(columns) > 1 else ""
-            titled = [with_title(panel, prefix + label, unit) for label, panel in panels]
+            titled = [with_title(widened(panel, _MIN_WIDTH), prefix + label, unit) for label, panel in panels]
             parts.append(np.vstack(titled + [blank] * (rows - len(titled))))
         picture = np.hstack(parts)
         shown = self._classes(drawn, metas, None if fixed_legend else columns.keys(), score_thr)
@@ -150,8 +150,12 @@ class MultiTaskVisualizer(Visualizer):
         if self.overlay in maps:
             meta = metas[self.overlay]
             top = self._blend(top, maps[self.overlay].get(f"{kind}_sem_seg"), meta, hidden="background")
+        if boxes:
+            # Labels may stand on the margin of a tall image.
+            top = widened(top, _MIN_WIDTH)
         for name, native in boxes.items():
-            top = self._draw_boxes(top, scale, native.get(f"{kind}_instances"), metas[name], score_thr)
+            instances = _above(native.get(f"{kind}_instances"), score_thr)
+            top = self._draw_boxes(top, canvas.shape[1], scale, instances, metas[name])
         if boxes or self.overlay in maps:
             panels.append((", ".join([*boxes, *([self.overlay] if self.overlay in maps else [])]), top))
         for name, native in maps.items():
@@ -178,20 +182,21 @@ class MultiTaskVisualizer(Visualizer):
         return mixed
 
     def _draw_boxes(
-        self, canvas: np.ndarray, scale: float, instances: InstanceData, meta: dict, score_thr: float
+        self, canvas: np.ndarray, width: int, scale: float, instances: InstanceData, meta: dict
     ) -> np.ndarray:
-        instances = _above(instances, score_thr)
+        """Draw objects on an image that takes ``width`` pixels of the canvas."""
         if not len(instances):
             return canvas
         corners = getattr(instances.bboxes, "tensor", instances.bboxes).numpy() * scale
+        limits = (width - 1, canvas.shape[0] - 1)
         palette, labels = _palette(meta), instances.labels.tolist()
         texts = [meta["classes"][label] for label in labels]
         if "scores" in instances:
             texts = [f"{text} {score:.2f}" for text, score in zip(texts, instances.scores.tolist(), strict=True)]
         canvas = canvas.copy()
         if "masks" in instances:
-            self._draw_masks(canvas, instances.masks, [palette[label] for label in labels])
-        draw_boxes(canvas, corners, texts, [palette[label] for label in labels])
+            self._draw_masks(canvas[:, :width], instances.masks, [palette[label] for label in labels])
+        draw_boxes(canvas, corners.clip(0, limits * 2), texts, [palette[label] for label in labels])
         return canvas
 
     def _draw_masks(self, canvas: np.ndarray, masks: Any, colours: Sequence[Colour]) -> None:

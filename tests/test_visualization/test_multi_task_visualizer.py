@@ -134,8 +134,40 @@ def test_letters_are_readable_in_pictures_of_every_size(size: tuple[int, int]):
     picture = visualizer().compose(np.full((*size, 3), 100, np.uint8), sample, True, True, 0.3)
     strip = int((picture[:, 0] == 32).all(axis=1).argmin())
     assert strip == round(28 * max(1, picture.shape[1] / 1280))
-    assert picture.shape[1] >= 640 or picture.shape[0] >= 1280
+    assert picture.shape[1] >= 640
     assert picture.shape[0] <= max(1280, size[0]) + 4 * strip
+
+
+def test_a_tall_image_has_room_for_words():
+    """The title, the legend and labels are those of an image that is wide enough; the image itself is not stretched."""
+
+    def drawn(width: int) -> np.ndarray:
+        masks = torch.zeros(1, 1500, width, dtype=torch.bool)
+        masks[:, 800:900, 20:40] = True
+        found = InstanceData(
+            bboxes=torch.tensor([[10.0, 700, 50, 1000]]),
+            labels=torch.tensor([8]),
+            scores=torch.tensor([0.9]),
+            masks=masks,
+        )
+        sample = MultiTaskDataSample()
+        sample.set_task("det", DetDataSample(pred_instances=found))
+        for task in ("drivable", "sem_seg"):
+            seg_map = torch.zeros(1, 1500, width, dtype=torch.int64)
+            sample.set_task(task, SegDataSample(pred_sem_seg=PixelData(data=seg_map)))
+        return visualizer().compose(np.full((1500, width, 3), 100, np.uint8), sample, False, True, 0.3)
+
+    tall, wide = drawn(60), drawn(640)
+    assert tall.shape == wide.shape == (2 * (1500 + 28) + 28, 640, 3)
+    strips = np.r_[0:28, 1528:1556, 3056:3084]
+    assert np.array_equal(tall[strips], wide[strips])
+    images = np.r_[28:1528, 1556:3056]
+    assert np.array_equal(tall[images, :60], wide[images, :60])
+    # The label of the box, whose name is longer than the image is wide, goes on over the margin.
+    margin = (tall[28:1528, 60:] != 32).any(axis=2)
+    assert np.array_equal(tall[28:1528, 60:][margin], wide[28:1528, 60:][margin])
+    assert 600 < margin.nonzero()[0].min() < 700 and margin.nonzero()[1].max() < 100
+    assert (tall[1556:3056, 60:] == 32).all()
 
 
 def test_masks_of_objects_are_mixed_in():
