@@ -156,12 +156,12 @@ class Page:
         names = [box for *_, box in self._names]
         outputs = [self.status, self.picture, self.boxes, self.shares, self.download, self.shown]
         self.file.upload(
-            self._told(self._upload, [None]), [self.file, *settings, *names], [*outputs, self.file], **_ONE
+            self._told(self._upload, [None], clear=True), [self.file, *settings, *names], [*outputs, self.file], **_ONE
         )
         if self.gallery is not None:
             # gradio gives the event to the argument that is annotated so.
             def select(event: gr.SelectData, *values: Any) -> list[Any]:
-                return self._told(self._example)(event.index, *values)
+                return self._told(self._example, clear=True)(event.index, *values)
 
             self.gallery.select(select, [*settings, *names], outputs, **_ONE)
         for event in (self.tasks.change, self.threshold.release, self.opacity.release):
@@ -171,23 +171,32 @@ class Page:
             trained = [name for one in self.predictor.prompts.values() for name in one]
             self.reset.click(self._told(self._reset, trained), [self.shown, *settings], [*outputs, *names], **_ONE)
 
-    def _told(self, action: Callable[..., list[Any]], more: Sequence[Any] = ()) -> Callable[..., list[Any]]:
-        """Let the status line tell what an action refuses; everything else stays as it is.
+    def _told(
+        self, action: Callable[..., list[Any]], more: Sequence[Any] = (), clear: bool = False
+    ) -> Callable[..., list[Any]]:
+        """Let the status line tell what an action refuses.
 
         Args:
             action: takes the values of the inputs, returns those of the outputs.
             more: values for further outputs, whether or not it was refused.
+            clear: empty the other outputs then, which are of another picture; else they stay as they are.
         """
+
+        def refused(text: str) -> list[Any]:
+            others: list[Any] = [gr.skip()] * 5
+            if clear:
+                others = [None, [], [], gr.DownloadButton(value=None, interactive=False), None]
+            return [_status(text, "error"), *others]
 
         def run(*values: Any) -> list[Any]:
             try:
                 outputs = action(*values)
             except MTAdaptError as error:
-                outputs = [_status(str(error), "error"), *[gr.skip()] * 5]
+                outputs = refused(str(error))
             except Exception as error:
                 print_log(f"web page: {first_line(error)}", "current", logging.ERROR)
                 logging.getLogger(__name__).exception("an event of the web page failed")
-                outputs = [_status(f"This failed on the server: {first_line(error)}", "error"), *[gr.skip()] * 5]
+                outputs = refused(f"This failed on the server: {first_line(error)}")
             return [*outputs, *more]
 
         return run

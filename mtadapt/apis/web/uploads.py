@@ -25,7 +25,7 @@ class UploadLimits:
     """What a picture may have.
 
     Attributes:
-        megabytes: of the file.
+        megabytes: of the file, of 1024 x 1024 bytes as gradio counts them.
         megapixels: of the picture, which a small file can have many of.
         longest_side: in pixels; of larger pictures a smaller copy is predicted and shown.
 
@@ -40,6 +40,11 @@ class UploadLimits:
     def __post_init__(self) -> None:
         if not 0 < self.megabytes < float("inf"):
             raise MTAdaptError(f"--max-upload-mb {self.megabytes:g}: write a number above 0")
+
+    @property
+    def bytes(self) -> int:
+        """Of the file."""
+        return int(self.megabytes * 2**20)
 
 
 class Upload(NamedTuple):
@@ -67,8 +72,8 @@ def read_upload(path: str | Path, limits: UploadLimits) -> Upload:
     """
     path = Path(path)
     size = path.stat().st_size
-    if size > limits.megabytes * 1e6:
-        raise MTAdaptError(f"{path.name} has {size / 1e6:.1f} MB; up to {limits.megabytes:g} MB are taken")
+    if size > limits.bytes:
+        raise MTAdaptError(f"{path.name} has {size / 2**20:.1f} MB; up to {limits.megabytes:g} MB are taken")
     width, height = _declared_size(path)
     if width * height > limits.megapixels * 1e6:
         raise MTAdaptError(
