@@ -16,7 +16,7 @@ import torch
 from mtadapt.engine.checkpoints import write_atomically
 from mtadapt.errors import MTAdaptError, first_line
 from mtadapt.export.graph import MultiTaskGraph, warm_up
-from mtadapt.export.suppression import onnx_translation, plain_suppression
+from mtadapt.export.suppression import plain_suppression
 
 #: Name of the one input of a graph, and of the file in a program of PyTorch that holds what describes it.
 INPUT, DESCRIPTION = "images", "mtadapt.json"
@@ -79,6 +79,8 @@ def write_onnx(program: Any, graph: MultiTaskGraph, path: Path, about: Mapping[s
     """
     import onnx
 
+    from mtadapt.export.translations import translations
+
     if opset not in OPSETS:
         raise MTAdaptError(f"--opset {opset}: write one of {OPSETS[0]} to {OPSETS[-1]}")
     try:
@@ -91,7 +93,7 @@ def write_onnx(program: Any, graph: MultiTaskGraph, path: Path, about: Mapping[s
                 opset_version=opset,
                 input_names=[INPUT],
                 output_names=graph.outputs,
-                custom_translation_table=onnx_translation(),
+                custom_translation_table=translations(),
             )
             assert made is not None
             proto = made.model_proto

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 import torch
 import torchvision
@@ -50,7 +49,7 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     return torch.empty_like(scores, dtype=torch.bool)
 
 
-#: The operator in a graph: ONNX has one of its own for a whole batch, see :func:`onnx_translation`.
+#: The operator in a graph: ONNX has one of its own for a whole batch, see :mod:`mtadapt.export.translations`.
 OPERATOR = torch.ops.mtadapt.keep_best.default
 
 
@@ -70,27 +69,3 @@ def plain_suppression() -> Iterator[None]:
         yield
     finally:
         _PLAIN.reset(token)
-
-
-def onnx_translation() -> dict[Any, Any]:
-    """How :func:`torch.onnx.export` writes the operator: ``NonMaxSuppression``, which keeps images apart itself."""
-    from onnxscript import opset18
-
-    op: Any = opset18
-
-    def translate(boxes: Any, scores: Any, iou_threshold: float) -> Any:
-        limit = op.Gather(op.Shape(scores), op.Constant(value_ints=[1]), axis=0)
-        # Rows of image, class (there is one) and box.
-        kept = op.NonMaxSuppression(
-            boxes,
-            op.Unsqueeze(scores, op.Constant(value_ints=[1])),
-            limit,
-            op.Constant(value_floats=[iou_threshold]),
-            op.Constant(value_floats=[NOTHING / 2]),
-        )
-        places = op.Gather(kept, op.Constant(value_ints=[0, 2]), axis=1)
-        nothing = op.ConstantOfShape(op.Shape(scores))
-        rows = op.Gather(op.Shape(kept), op.Constant(value_ints=[0]), axis=0)
-        return op.Greater(op.ScatterND(nothing, places, op.Expand(op.Constant(value_float=1.0), rows)), nothing)
-
-    return {OPERATOR: translate}
