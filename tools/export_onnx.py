@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config of the trained model")
-    parser.add_argument("checkpoint", type=Path, help="its checkpoint")
+    parser.add_argument("checkpoint", type=Path, help="its checkpoint, or the folder of the run")
     parser.add_argument("--out", type=Path, required=True, help="file to write; .onnx, or .pt2 with --format torch")
     parser.add_argument("--format", choices=["onnx", "torch"], default="onnx", help="default: onnx")
     parser.add_argument("--tasks", nargs="+", help="tasks to export (default: all)")
@@ -61,15 +61,18 @@ def main() -> None:
     config = load_config(args.config, args.cfg_options)
     if str((config.get("model") or {}).get("type")).split(".")[-1] != "MultiTaskModel":
         raise MTAdaptError(f"{args.config}: its model is no MultiTaskModel; give a config of a multi-task model")
-    state = load_weights(args.checkpoint)
+    from mtadapt.apis.model_loading import checkpoint_file
+
+    checkpoint = checkpoint_file(args.checkpoint)
+    state = load_weights(checkpoint)
     try:
         model: Any = build_model(config, state)
     except MTAdaptError as error:
-        raise MTAdaptError(f"{args.config}, {args.checkpoint}: {error}") from error
+        raise MTAdaptError(f"{args.config}, {checkpoint}: {error}") from error
     from mtadapt.export import MultiTaskGraph, describe, trace, write_onnx, write_torch
 
     graph = MultiTaskGraph(model, args.tasks, args.postprocess).eval()
-    meta, fixed = load_dataset_meta(args.checkpoint), args.size if args.fixed_size else None
+    meta, fixed = load_dataset_meta(checkpoint), args.size if args.fixed_size else None
     about = describe(graph, meta, Path(args.config).name, fingerprint(state), fixed)
     program = trace(graph, args.size, args.fixed_size, args.format)
     # Under its name only when it was compared, so that a good file stays until there is a better one.

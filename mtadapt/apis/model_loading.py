@@ -64,7 +64,7 @@ def open_model(
     weights = weights or (given.get("load_from") if given is not None else None)
     if not weights:
         raise MTAdaptError("MultiTaskInferencer: weights=None; give a checkpoint, e.g. work_dirs/NAME/epoch_8.pth")
-    checkpoint = _checkpoint(weights)
+    checkpoint = checkpoint_file(weights)
     target = _device(device)
     cfg = given if given is not None else _carried_config(checkpoint, options)
     if str((cfg.get("model") or {}).get("type")).split(".")[-1] != "MultiTaskModel":
@@ -121,7 +121,12 @@ def _with_options(config: Config, options: Mapping[str, Any] | None) -> Config:
     return config
 
 
-def _checkpoint(weights: str | Path) -> Path:
+def checkpoint_file(weights: str | Path) -> Path:
+    """A checkpoint as users name it: a file, or the folder of a run, whose newest whole checkpoint is taken.
+
+    Raises:
+        MTAdaptError: for a folder without checkpoints.
+    """
     path = Path(weights)
     if not path.is_dir():
         return path

@@ -89,10 +89,13 @@ def test_what_is_refused_before_anything_is_built(tmp_path: Path, checkpoint: Pa
 def test_what_does_not_fit(tmp_path: Path, checkpoint: Path):
     """A checkpoint of another model, a missing one, a task that is not there and a model of another kind."""
     baseline = ROOT / "configs/mt_synthetic_baseline.py"
+    (tmp_path / "empty").mkdir()
     for options, message in (
         ((baseline, checkpoint), r"error: .*epoch_1.pth: the checkpoint is of another model"),
         ((CONFIG, "none.pth"), r"error: none.pth: no such file"),
-        ((CONFIG, checkpoint, "--tasks", "lanes"), r"error: --tasks lanes: no task of the model; it has det, sem_seg"),
+        ((CONFIG, "empty"), r"error: empty: a folder without checkpoints"),
+        # A folder stands for its newest checkpoint.
+        ((CONFIG, checkpoint.parent, "--tasks", "lanes"), r"error: --tasks lanes: no task of the model; it has det, sem_seg"),
         ((ROOT / "configs/hvp_synthetic.py", checkpoint), r"its model is no MultiTaskModel"),
     ):
         printed = run(TOOL, *options, "--out", "model.onnx", cwd=tmp_path, code=2)
