@@ -69,8 +69,9 @@ def main() -> None:
         model: Any = build_model(config, state)
     except MTAdaptError as error:
         raise MTAdaptError(f"{args.config}, {checkpoint}: {error}") from error
-    from mtadapt.export import MultiTaskGraph, describe, trace, write_onnx, write_torch
+    from mtadapt.export import MultiTaskGraph, check_opset, describe, trace, write_onnx, write_torch
 
+    check_opset(args.opset)
     graph = MultiTaskGraph(model, args.tasks, args.postprocess).eval()
     meta, fixed = load_dataset_meta(checkpoint), args.size if args.fixed_size else None
     about = describe(graph, meta, Path(args.config).name, fingerprint(state), fixed)

@@ -3,12 +3,13 @@
 from mtadapt.export.description import describe
 from mtadapt.export.graph import MultiTaskGraph
 from mtadapt.export.parity import Difference, compare, compare_raw, differences_table, stock_predictions
-from mtadapt.export.program import trace, write_onnx, write_torch
+from mtadapt.export.program import check_opset, trace, write_onnx, write_torch
 from mtadapt.export.runtime import onnx_runner, torch_runner
 
 __all__ = [
     "Difference",
     "MultiTaskGraph",
+    "check_opset",
     "compare",
     "compare_raw",
     "describe",

@@ -64,6 +64,16 @@ def trace(graph: MultiTaskGraph, size: tuple[int, int], fixed_size: bool = False
         raise MTAdaptError(f"PyTorch cannot trace the model ({first_line(error)}); {remedy}") from error
 
 
+def check_opset(opset: int) -> None:
+    """Refuse an opset that the translations are not written for.
+
+    Raises:
+        MTAdaptError: with those that they are.
+    """
+    if opset not in OPSETS:
+        raise MTAdaptError(f"--opset {opset}: write one of {OPSETS[0]} to {OPSETS[-1]}")
+
+
 def write_onnx(program: Any, graph: MultiTaskGraph, path: Path, about: Mapping[str, Any], opset: int = 18) -> None:
     """Write an ONNX file.
 
@@ -81,8 +91,7 @@ def write_onnx(program: Any, graph: MultiTaskGraph, path: Path, about: Mapping[s
 
     from mtadapt.export.translations import translations
 
-    if opset not in OPSETS:
-        raise MTAdaptError(f"--opset {opset}: write one of {OPSETS[0]} to {OPSETS[-1]}")
+    check_opset(opset)
     try:
         with _quiet():
             made = torch.onnx.export(

@@ -50,7 +50,7 @@ def test_the_demo_model_and_the_snippets_of_the_page(tmp_path: Path, checkpoint:
     sizes = [(320, 192), (240, 180), (333, 201)]
     pictures = [_image(tmp_path / f"{width}x{height}.png", width, height) for width, height in sizes]
     printed = run(TOOL, CONFIG, checkpoint, "--out", "model.onnx", "--verify", *pictures, cwd=tmp_path, timeout=900)
-    rows = re.findall(r"\| (\S+\.png) \| (\w+) +\| .* \| +(\S+) \|", printed)
+    rows = re.findall(r"\| (\S+\.png) +\| (\w+) +\| .* \| +(\S+) \|", printed)
     assert [row[:2] for row in rows] == [
         (picture.name, task) for picture in pictures for task in ("det", "sem_seg", "drivable")
     ]
