@@ -253,10 +253,12 @@ def test_make_help_lists_the_commands(clone: Path) -> None:
         "demo-moe",
         "demo-hvp",
         "demo-zoo",
+        "web",
         "test",
         "test-slow",
         "lint",
         "types",
+        "docs",
         "clean",
     }
 

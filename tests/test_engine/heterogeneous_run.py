@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -93,7 +94,7 @@ def start(config: Path, work_dir: Path, *flags: str, processes: int = 1) -> subp
     command = [sys.executable, str(ROOT / "tools/train.py"), str(config)]
     if processes > 1:
         command = [str(ROOT / "tools/dist_train.sh"), str(config), str(processes)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, "PORT": str(20000 + os.getpid() % 20000)}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, "PORT": str(_free_port())}
     work_dir.mkdir(parents=True, exist_ok=True)
     with (work_dir / "output.txt").open("a") as output:
         return subprocess.Popen(
@@ -104,6 +105,13 @@ def start(config: Path, work_dir: Path, *flags: str, processes: int = 1) -> subp
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def _free_port() -> int:
+    """Another one for each start, because workers of a killed run may still look for it at its port."""
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return opened.getsockname()[1]
 
 
 def finish(config: Path, work_dir: Path, *flags: str, processes: int = 1) -> str:

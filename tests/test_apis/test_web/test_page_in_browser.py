@@ -96,6 +96,11 @@ class Visit:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(server.address)
         sync_api.expect(self.page.locator("#status")).to_contain_text("Upload a picture", timeout=TIMEOUT)
+        # A click that comes before the gallery has its pictures may be lost.
+        self.page.wait_for_function(
+            "() => [...document.querySelectorAll('#examples img')].every(each => each.complete && each.naturalWidth)"
+        )
+        self.page.wait_for_load_state("load")
 
     def wait_for(self, text: str | re.Pattern[str]) -> str:
         """Wait for the status line and return it."""
