@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +44,17 @@ class Exported:
         self.graph = MultiTaskGraph(self.model).eval()
         meta = dict(tasks=dict(det=dict(classes=("car", "person")), other=dict(classes=("x",))))
         self.about = describe(self.graph, meta, "config.py", "0123456789ab", None)
-        program = trace(self.graph, (128, 96))
-        self.onnx, self.program = folder / "model.onnx", folder / "model.pt2"
-        write_onnx(program, self.graph, self.onnx, self.about)
-        write_torch(trace(self.graph, (128, 96), kind="torch"), self.program, self.about)
+        self.folder = folder
+
+    @cached_property
+    def onnx(self) -> Path:
+        write_onnx(trace(self.graph, (128, 96)), self.graph, self.folder / "model.onnx", self.about)
+        return self.folder / "model.onnx"
+
+    @cached_property
+    def program(self) -> Path:
+        write_torch(trace(self.graph, (128, 96), kind="torch"), self.folder / "model.pt2", self.about)
+        return self.folder / "model.pt2"
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +63,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         return Exported(tmp_path_factory.mktemp("exported"))
 
 
-@pytest.mark.parametrize("kind", ["onnx", "torch"])
+@pytest.mark.parametrize("kind", ["onnx", pytest.param("torch", marks=pytest.mark.slow)])
 def test_a_file_gives_what_the_model_predicts(exported: Exported, kind: str):
     run = onnx_runner(exported.onnx) if kind == "onnx" else torch_runner(exported.program)
     for size in SIZES:
@@ -90,6 +98,7 @@ def test_the_onnx_file_tells_what_it_is(exported: Exported):
     assert list(dims)[1:] == exported.graph.outputs == props["outputs"]
 
 
+@pytest.mark.slow
 def test_the_program_needs_no_mtadapt(exported: Exported):
     script = (
         "import sys, json, torch, torchvision\n"
