@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mtadapt.engine import CfgOptions, load_config
-from mtadapt.engine.checkpoints import load_dataset_meta, load_weights
-from mtadapt.engine.measure import build_model
+from mtadapt.engine import CfgOptions
 from mtadapt.engine.model_folder import fingerprint
 from mtadapt.engine.surgery import image_size
 from mtadapt.errors import MTAdaptError, one_line_errors
@@ -58,23 +56,15 @@ def main() -> None:
     args = parse_args()
     check_out(args)
     images = {path.name: read_image(path, args) for path in args.verify}
-    config = load_config(args.config, args.cfg_options)
-    if str((config.get("model") or {}).get("type")).split(".")[-1] != "MultiTaskModel":
-        raise MTAdaptError(f"{args.config}: its model is no MultiTaskModel; give a config of a multi-task model")
-    from mtadapt.apis.model_loading import checkpoint_file
-
-    checkpoint = checkpoint_file(args.checkpoint)
-    state = load_weights(checkpoint)
-    try:
-        model: Any = build_model(config, state)
-    except MTAdaptError as error:
-        raise MTAdaptError(f"{args.config}, {checkpoint}: {error}") from error
+    from mtadapt.apis.model_loading import open_model
     from mtadapt.export import MultiTaskGraph, check_opset, describe, trace, write_onnx, write_torch
 
     check_opset(args.opset)
+    opened = open_model(args.config, args.checkpoint, "cpu", args.cfg_options)
+    model: Any = opened.model
     graph = MultiTaskGraph(model, args.tasks, args.postprocess).eval()
-    meta, fixed = load_dataset_meta(checkpoint), args.size if args.fixed_size else None
-    about = describe(graph, meta, Path(args.config).name, fingerprint(state), fixed)
+    fixed = args.size if args.fixed_size else None
+    about = describe(graph, opened.dataset_meta, Path(args.config).name, fingerprint(model.state_dict()), fixed)
     program = trace(graph, args.size, args.fixed_size, args.format)
     # Under its name only when it was compared, so that a good file stays until there is a better one.
     unchecked = args.out.with_name(f"{args.out.stem}.unchecked{args.out.suffix}")
