@@ -162,14 +162,14 @@ def as_task(config: ConfigDict) -> ConfigDict:
     return task
 
 
-def multi_task_model(adapter: dict | None = None, **tasks: ConfigDict):
-    """A seeded model with initialised weights."""
+def multi_task_model(adapter: dict | None = None, backbone: dict = BACKBONE, **tasks: ConfigDict):
+    """A seeded model with initialised weights; another backbone has the same channels."""
     torch.manual_seed(0)
     model = MODELS.build(
         dict(
             type="mtadapt.MultiTaskModel",
             data_preprocessor=dict(type="mtadapt.MultiTaskDataPreprocessor", **NORMALISE),
-            backbone=BACKBONE,
+            backbone=backbone,
             neck=NECK,
             adapter=adapter,
             tasks={name: as_task(config) for name, config in tasks.items()},

@@ -20,6 +20,8 @@ from mtadapt.engine.model_folder import fingerprint
 from mtadapt.engine.surgery import image_size
 from mtadapt.errors import MTAdaptError, one_line_errors
 
+#: Width and height that are traced.
+SIZE = (320, 192)
 #: Largest difference to the model's own predictions.
 TOLERANCE = 1e-3
 
@@ -39,7 +41,7 @@ def parse_args() -> argparse.Namespace:
         help="boxes after suppression and maps of classes; without it scores and boxes before, and logits",
     )
     parser.add_argument(
-        "--size", type=image_size, default=(320, 192), help="WIDTHxHEIGHT that is traced (default: 320x192)"
+        "--size", type=image_size, help="WIDTHxHEIGHT that is traced (default: 320x192, or what the model needs)"
     )
     parser.add_argument("--fixed-size", action="store_true", help="take images of this size alone")
     parser.add_argument("--opset", type=int, default=18, help="of ONNX (default: 18)")
@@ -55,6 +57,8 @@ def main() -> None:
     """Export."""
     args = parse_args()
     check_out(args)
+    if args.fixed_size:
+        args.size = args.size or SIZE
     images = {path.name: read_image(path, args) for path in args.verify}
     from mtadapt.apis.model_loading import open_model
     from mtadapt.export import MultiTaskGraph, check_opset, describe, trace, write_onnx, write_torch
@@ -63,6 +67,7 @@ def main() -> None:
     opened = open_model(args.config, args.checkpoint, "cpu", args.cfg_options)
     model: Any = opened.model
     graph = MultiTaskGraph(model, args.tasks, args.postprocess).eval()
+    args.size = args.size or tuple(max(side, graph.smallest_side) for side in SIZE)
     fixed = args.size if args.fixed_size else None
     about = describe(graph, opened.dataset_meta, Path(args.config).name, fingerprint(model.state_dict()), fixed)
     program = trace(graph, args.size, args.fixed_size, args.format)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,7 +74,10 @@ def open_model(
             "model=dict(type='MultiTaskModel')"
         )
     try:
-        model: Any = build_model(cfg, load_weights(checkpoint))
+        with warnings.catch_warnings():
+            # mmseg's advice on a loss, and there is none at inference.
+            warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False")
+            model: Any = build_model(cfg, load_weights(checkpoint))
     except MTAdaptError as error:
         where = [str(checkpoint)] if given is None else [_name(cfg, checkpoint), str(checkpoint)]
         message = str(error)

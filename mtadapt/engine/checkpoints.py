@@ -88,6 +88,8 @@ def _number(path: Path) -> int:
 
 
 _NAME = re.compile(r"(?:iter|epoch)_(\d+)\.pth")
+#: How the archive that PyTorch writes begins.
+_ZIP = b"PK\x03\x04"
 
 
 def damage_of(path: str | Path) -> str | None:
@@ -99,6 +101,10 @@ def damage_of(path: str | Path) -> str | None:
     if path.is_dir():
         return None
     if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            begins = file.read(len(_ZIP))
+        if not _ZIP.startswith(begins):
+            return "it is no checkpoint of PyTorch"
         return f"the checkpoint is truncated ({path.stat().st_size:,} bytes)"
     try:
         with zipfile.ZipFile(path) as file:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from mtadapt.errors import MTAdaptError
 from mtadapt.export.layers import replace_layers
 from mtadapt.models import MultiTaskModel
+from mtadapt.models.moe import MoELayer
+from mtadapt.models.multi_task_model import Features
 
 
 class MultiTaskGraph(nn.Module):
@@ -26,10 +28,12 @@ class MultiTaskGraph(nn.Module):
         names: of the tasks.
         postprocess: see above.
         divisor: of the sides of padded images.
+        smallest_side: in pixels, of images that a graph for every size can be traced with.
+        has_experts: whether layers choose experts.
         outputs: name of each output, ``<task>_<what>``, in their order.
 
     Raises:
-        MTAdaptError: for an unknown task, one that has no form in a graph, or a backbone with experts.
+        MTAdaptError: for an unknown task, or one that has no form in a graph.
     """
 
     def __init__(self, model: MultiTaskModel, tasks: Sequence[str] | None = None, postprocess: bool = True) -> None:
@@ -38,17 +42,20 @@ class MultiTaskGraph(nn.Module):
         unknown = [name for name in names if name not in model.tasks]
         if unknown:
             raise MTAdaptError(f"--tasks {unknown[0]}: no task of the model; it has {', '.join(model.tasks)}")
-        if model.routing is not None:
-            raise MTAdaptError(
-                f"{type(model.backbone).__name__}: a backbone with experts sends every image through experts of its "
-                "own choice, which has no form in a graph; export a dense model, as that of configs/mt_bdd_lv.py"
-            )
+        for name in names:
+            route = name if model.routing is None else model.routing[name]
+            if not isinstance(route, str):
+                raise MTAdaptError(
+                    f"task {name!r}: a mixture of routers ({dict(route)}) has no form in a graph; leave the task out "
+                    "with --tasks"
+                )
         self.model = model = copy.deepcopy(model)
         self.names, self.postprocess = names, postprocess
         graphs = {name: _task_graph(model.tasks[name], name, postprocess) for name in names}
         self.graphs = nn.ModuleDict(graphs)
         self.divisor = int(model.data_preprocessor.pad_size_divisor)
-        replace_layers(self.model, self.divisor)
+        self.smallest_side = replace_layers(self.model, self.divisor)
+        self.has_experts = any(isinstance(module, MoELayer) for module in self.model.modules())
         self.outputs = [f"{name}_{what}" for name in names for what in graphs[name].outputs]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -63,11 +70,20 @@ class MultiTaskGraph(nn.Module):
         size = (images.shape[1], images.shape[2])
         inputs = self.prepare(images)
         padded = (inputs.shape[2], inputs.shape[3])
-        features = self.model.extract_features(inputs)
+        features = self._features(inputs)
         found: list[Tensor] = []
         for name in self.names:
-            found += self.graphs[name](features[self.model.tasks[name].backbone.source], size, padded)
+            found += self.graphs[name](features[name][self.model.tasks[name].backbone.source], size, padded)
         return dict(zip(self.outputs, found, strict=True))
+
+    def _features(self, inputs: Tensor) -> dict[str, Features]:
+        """The shared features for each task; tasks with equal routes through the experts share a pass."""
+        routing = self.model.routing
+        if routing is None:
+            return dict.fromkeys(self.names, self.model.extract_features(inputs))
+        first = {routing[name]: name for name in reversed(self.names)}
+        passes = {route: self.model.extract_features(inputs, name) for route, name in first.items()}
+        return {name: passes[routing[name]] for name in self.names}
 
     def prepare(self, images: Tensor) -> Tensor:
         """What :class:`~mtadapt.models.MultiTaskDataPreprocessor` does with images of one size: ``(N, 3, H', W')``."""

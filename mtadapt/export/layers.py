@@ -5,10 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from mmcv.cnn.bricks.transformer import AdaptivePadding as MMCVAdaptivePadding
+from mmdet.models.layers.transformer.utils import AdaptivePadding as MMDetAdaptivePadding
 from mmseg.models.utils import Upsample
+from mmseg.models.utils.embed import AdaptivePadding as MMSegAdaptivePadding
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mtadapt.export.windows import WindowAttention, has_windows
+
+#: The largest of the usual backbones.
+_STRIDE = 32
+_ADAPTIVE_PADDINGS = (MMCVAdaptivePadding, MMDetAdaptivePadding, MMSegAdaptivePadding)
 
 
 class ConstantSameConv2d(nn.Module):
@@ -33,6 +42,26 @@ class ConstantSameConv2d(nn.Module):
         """Convolve ``(N, C, H, W)``."""
         padded = F.pad(features, self.padding)
         return torch.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+class ConstantPadding(nn.Module):
+    """OpenMMLab's ``AdaptivePadding`` for maps whose sides are multiples of its stride, where it is always the same.
+
+    Args:
+        layer: with a ``kernel_size``, ``stride`` and ``dilation``.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.padding: list[int] = []
+        for kernel, stride, dilation in reversed([*zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)]):
+            total = max((kernel - 1) * dilation + 1 - stride, 0)
+            before = total // 2 if layer.padding == "same" else 0
+            self.padding += [before, total - before]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Pad ``(N, C, H, W)``."""
+        return F.pad(features, self.padding) if any(self.padding) else features
 
 
 class IntegerUpsample(nn.Module):
@@ -84,19 +113,31 @@ def _windows(side: int, count: int, like: Tensor) -> Tensor:
     return ((place >= start) & (place < end)).to(like) / (end - start).to(like)
 
 
-def replace_layers(model: nn.Module, divisor: int) -> None:
+def replace_layers(model: nn.Module, divisor: int) -> int:
     """Replace what would fix the size of the images in a graph.
 
     Args:
         model: is changed.
-        divisor: of the sides of its inputs. timm's ``Conv2dSame`` is replaced where it is a multiple of 32, the stride
-            of the usual backbones.
+        divisor: of the sides of its inputs. What pads maps by their size is replaced where it is a multiple of 32, the
+            stride of the usual backbones.
+
+    Returns:
+        The smallest side of images, in pixels, that shows the tracer what a graph for every size has to do: one that is
+        no special case anywhere, as a map of a single window is.
     """
+    smallest = 2 * divisor + 2
     for module in [*model.modules()]:
         for name, child in [*module.named_children()]:
-            if isinstance(child, Conv2dSame) and divisor % 32 == 0:
+            if isinstance(child, Conv2dSame) and divisor % _STRIDE == 0:
                 setattr(module, name, ConstantSameConv2d(child))
+            elif isinstance(child, _ADAPTIVE_PADDINGS) and divisor % _STRIDE == 0:
+                setattr(module, name, ConstantPadding(child))
+            elif has_windows(child):
+                replaced = WindowAttention(child)
+                setattr(module, name, replaced)
+                smallest = max(smallest, (replaced.window + 1) * _STRIDE)
             elif isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size not in (1, (1, 1)):
                 setattr(module, name, AdaptivePooling(child))
             elif isinstance(child, Upsample) and not child.size and child.scale_factor == int(child.scale_factor):
                 setattr(module, name, IntegerUpsample(child))
+    return smallest

@@ -104,10 +104,10 @@ def stock_predictions(model: Any, image: np.ndarray, tasks: list[str]) -> dict[s
     """The native sample of each task, as :meth:`~mtadapt.models.MultiTaskModel.predict` makes it, with its logits."""
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     data = model.data_preprocessor(dict(inputs=[pixels], data_samples=None), False)
-    features = model.extract_features(data["inputs"])
+    shared = None if model.routing else model.extract_features(data["inputs"])
     found = {}
     for name in tasks:
-        task = model.tasks[name]
+        task, features = model.tasks[name], shared or model.extract_features(data["inputs"], name)
         found[name] = task.predict(features[task.backbone.source], native_samples(task, data["data_samples"]))[0]
     return found
 

@@ -37,14 +37,19 @@ def trace(graph: MultiTaskGraph, size: tuple[int, int], fixed_size: bool = False
         The :class:`torch.export.ExportedProgram`.
 
     Raises:
-        MTAdaptError: for a model that cannot be traced, with the exporter's reason, and too small images.
+        MTAdaptError: for a model that cannot be traced, with the exporter's reason; too small images; and experts in
+            a program of PyTorch.
     """
     width, height = size
-    smallest = 2 * graph.divisor + 2
-    if not fixed_size and min(size) < smallest:
+    if not fixed_size and min(size) < graph.smallest_side:
         raise MTAdaptError(
-            f"--size {width}x{height}: a graph for every size is traced with images of at least {smallest} pixels a "
-            "side; name larger ones, or add --fixed-size"
+            f"--size {width}x{height}: a graph for every size is traced with images of at least {graph.smallest_side} "
+            "pixels a side; name larger ones, or add --fixed-size"
+        )
+    if kind == "torch" and graph.has_experts:
+        raise MTAdaptError(
+            "--format torch: a layer of experts is an operator of mtadapt, without which a program could not be read; "
+            "write --format onnx"
         )
     any_value = torch.export.Dim.DYNAMIC
     shapes = {0: any_value} if fixed_size else {0: any_value, 1: any_value, 2: any_value}

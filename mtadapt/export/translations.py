@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from onnxscript import opset18
 
+from mtadapt.export.experts import expert_translations
 from mtadapt.export.suppression import NOTHING, OPERATOR
 
 op: Any = opset18
@@ -14,7 +15,12 @@ op: Any = opset18
 
 def translations() -> dict[Any, Any]:
     """Operators of PyTorch to what writes them."""
-    return {OPERATOR: _non_maximum_suppression, torch.ops.aten.sigmoid.default: _sigmoid}
+    return {
+        OPERATOR: _non_maximum_suppression,
+        torch.ops.aten.sigmoid.default: _sigmoid,
+        torch.ops.aten.sort.stable: _sort,
+        **expert_translations(),
+    }
 
 
 def _sigmoid(values: Any) -> Any:
@@ -24,6 +30,12 @@ def _sigmoid(values: Any) -> Any:
     """
     one = op.Constant(value_float=1.0)
     return op.Div(one, op.Add(one, op.Exp(op.Neg(values))))
+
+
+def _sort(values: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> tuple[Any, Any]:
+    """As ``TopK`` of all values, which puts the lower place first where they are equal."""
+    length = op.Gather(op.Shape(values), op.Constant(value_ints=[dim]))
+    return op.TopK(values, length, axis=dim, largest=int(descending))
 
 
 def _non_maximum_suppression(boxes: Any, scores: Any, iou_threshold: float) -> Any:

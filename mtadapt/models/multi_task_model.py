@@ -144,6 +144,10 @@ class MultiTaskModel(BaseModel):
         """
         if self.routing is None:
             return self._features_and_scores(inputs)[0]
+        if isinstance(tasks, str) and tasks in self.tasks:
+            # One route for all images, however many there are.
+            route = self.routing[tasks]
+            return self._features_and_scores(inputs, route if isinstance(route, str) else dict(route))[0]
         wanted = named_tasks(tasks, len(inputs), [*self.tasks])
         return self._features_and_scores(inputs, plan_rows(wanted, self.routing).routes)[0]
 

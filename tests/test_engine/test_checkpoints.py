@@ -57,6 +57,9 @@ def test_damaged_ones_are_passed_over_and_none_left_is_an_error(tmp_path: Path):
     changed.write_bytes(content[:20000] + bytes([content[20000] ^ 1]) + content[20001:])
     assert damage_of(truncated) == "the checkpoint is truncated (1,000 bytes)"
     assert "damaged at" in str(damage_of(changed))
+    picture = tmp_path / "picture.jpg"
+    picture.write_bytes(b"\xff\xd8\xff\xe0 a picture")
+    assert damage_of(picture) == "it is no checkpoint of PyTorch"
     assert newest_whole_checkpoint(tmp_path) == str(whole)
     whole.unlink()
     with pytest.raises(MTAdaptError, match="none of the 2 checkpoints is whole"):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from mmengine.config import ConfigDict
 
-from tests.models import classifier, faster_rcnn, fcos, fpn_head, multi_task_model, stock_config
+from tests.models import BACKBONE, classifier, faster_rcnn, fcos, fpn_head, multi_task_model, stock_config
 
 
 def retinanet() -> ConfigDict:
@@ -45,15 +45,16 @@ CLASSIFIERS = {"rpn_cls", "fc_cls", "retina_cls", "conv_cls", "atss_cls", "rtm_c
 
 
 @torch.no_grad()
-def spread_model(adapter: dict | None = None, **tasks: ConfigDict) -> Any:
+def spread_model(adapter: dict | None = None, backbone: dict = BACKBONE, **tasks: ConfigDict) -> Any:
     """A model whose scores differ from place to place, as those of a trained one do.
 
     Scores that saturate would be equal, and equal ones may be cut off in any order; so logits get a spread of 1.5.
     """
-    model = multi_task_model(adapter, **tasks).eval()
+    model = multi_task_model(adapter, backbone, **tasks).eval()
     generator = torch.Generator().manual_seed(5)
     for name, parameter in model.named_parameters():
-        if name.startswith("tasks.") and parameter.dim() > 1:
+        # Routers begin at zero, where all experts are equally probable.
+        if (name.startswith("tasks.") or ".routers." in name) and parameter.dim() > 1:
             spread = 1 / parameter[0].numel() ** 0.5
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
     calibrated = set()

@@ -127,7 +127,7 @@ class _ChannelBlock(davit.ChannelBlock):
 class _DownSample(davit.DaViTDownSample):
     def forward(self, x: Tensor, input_size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         x = x if self.norm is None else self.norm(x)
-        x = x.reshape(len(x), *input_size, -1).permute(0, 3, 1, 2).contiguous()
+        x = x.reshape(x.shape[0], *input_size, -1).permute(0, 3, 1, 2).contiguous()
         if self.adaptive_padding is not None:
             x = self.adaptive_padding(x)
         x = self.projection(x)

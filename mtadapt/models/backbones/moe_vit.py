@@ -111,7 +111,7 @@ class MoEViT(ExpertBlocks, vision_transformer.VisionTransformer):
         passing = self.begin(x, routes)
         x, resolution = self.patch_embed(x)
         if self.cls_token is not None:
-            x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
+            x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
         x = x + resize_pos_embed(
             self.pos_embed,
             self.patch_resolution,
@@ -206,7 +206,7 @@ class Windows:
         if max(resolution) <= size:
             return None
         height, width = min(size, resolution[0]), min(size, resolution[1])
-        return cls(resolution, (height, width), len(x), x.device)
+        return cls(resolution, (height, width), x.shape[0], x.device)
 
     def partition(self, x: Tensor) -> Tensor:
         """Cut tokens ``(N, L, C)`` into windows ``(N * windows, n, C)``."""

@@ -72,6 +72,24 @@ def _gradients(
     return tuple(found)
 
 
+# --------------------------------------------------------------------------------------------------------------- sort
+@torch.library.custom_op("mtadapt::sort_by_expert", mutates_args=())
+def sort_operator(picks: Tensor, num_experts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The parts of the :class:`Dispatch` of :func:`~mtadapt.models.moe.dispatch.sort_by_expert`."""
+    experts, order = picks.flatten().sort(stable=True)
+    # Not bincount, which waits for the host on a GPU.
+    ends = torch.searchsorted(experts, torch.arange(num_experts, device=picks.device), right=True)
+    counts = ends.diff(prepend=ends.new_zeros(1))
+    inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=picks.device))
+    return order // max(picks.shape[1], 1), order, inverse.view(picks.shape), counts
+
+
+@sort_operator.register_fake
+def _(picks: Tensor, num_experts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    pairs = picks.shape[0] * picks.shape[1]
+    return picks.new_empty(pairs), picks.new_empty(pairs), picks.new_empty(picks.shape), picks.new_empty(num_experts)
+
+
 # ---------------------------------------------------------------------------------------------------------------- mlp
 @_operator(
     "expert_mlp",
@@ -96,7 +114,7 @@ def _mlp_backward(grad: Tensor, x: Tensor, gates: Tensor, *others: Any) -> list[
 @mlp_operator.register_fake
 def _(x: Tensor, gates: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     tokens, w1, w2, save = others[0], others[4], others[6], others[8]
-    return x.new_empty(len(x), w2.shape[2]), x.new_empty(len(tokens) if save else 0, w1.shape[2])
+    return x.new_empty(x.shape[0], w2.shape[2]), x.new_empty(tokens.shape[0] if save else 0, w1.shape[2])
 
 
 @_mlp_backward.register_fake
@@ -199,7 +217,7 @@ def _combine_backward(grad: Tensor, a: Tensor, gates: Tensor, *others: Any) -> l
 
 @combine_operator.register_fake
 def _(a: Tensor, gates: Tensor, *others: Any) -> Tensor:
-    return a.new_empty(len(a), others[4].shape[2])
+    return a.new_empty(a.shape[0], others[4].shape[2])
 
 
 @_combine_backward.register_fake

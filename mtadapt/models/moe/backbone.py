@@ -74,7 +74,7 @@ class MoEBackbone(BaseModule):
         """Read the routes of a batch ``(N, 3, H, W)``; a dense twin ignores them."""
         if not self.conditioned:
             routes = self.tasks[0]
-        return Routes.build(routes, self.tasks, len(x), x.device)
+        return Routes.build(routes, self.tasks, x.shape[0], x.device)
 
     def finish(self, routes: Routes) -> None:
         """Keep what was routed, inside :meth:`collecting`.

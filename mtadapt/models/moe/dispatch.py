@@ -17,7 +17,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtadapt.models.moe._operators import Dispatch, combine_operator, mlp_operator, project_operator
+from mtadapt.models.moe._operators import (
+    Dispatch,
+    combine_operator,
+    mlp_operator,
+    project_operator,
+    sort_operator,
+)
 
 __all__ = ["Dispatch", "expert_combine", "expert_mlp", "expert_project", "sort_by_expert"]
 
@@ -29,12 +35,7 @@ def sort_by_expert(picks: Tensor, num_experts: int) -> Dispatch:
         picks: ``(T, k)`` int64 numbers of the picked experts, different ones in a row.
         num_experts: E.
     """
-    experts, order = picks.flatten().sort(stable=True)
-    # Not bincount, which waits for the host on a GPU.
-    ends = torch.searchsorted(experts, torch.arange(num_experts, device=picks.device), right=True)
-    counts = ends.diff(prepend=ends.new_zeros(1))
-    inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=picks.device))
-    return Dispatch(order // max(picks.shape[1], 1), order, inverse.view(picks.shape), counts)
+    return Dispatch(*sort_operator(picks, num_experts))
 
 
 def expert_mlp(x: Tensor, gates: Tensor, dispatch: Dispatch, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:

@@ -93,7 +93,11 @@ class Routes:
             if len(tasks) > 1:
                 raise MTAdaptError(f"the backbone has routers of {', '.join(tasks)}; say which the images use")
             routes = tasks[0]
-        each = [routes] * num_rows if isinstance(routes, (str, Mapping)) else list(routes)
+        if isinstance(routes, str):
+            check_route(routes, tasks)
+            # One entry stands for all rows, and nothing depends on how many there are.
+            return cls(tasks, [(0, tasks.index(routes), 1.0)], 1, device)
+        each = [routes] * num_rows if isinstance(routes, Mapping) else list(routes)
         if len(each) != num_rows:
             raise MTAdaptError(f"{len(each)} routes for a batch of {num_rows} images; give one route, or one an image")
         entries = []
