@@ -117,6 +117,7 @@ def write_onnx(program: Any, graph: MultiTaskGraph, path: Path, about: Mapping[s
             "--format torch"
         ) from error
     _name_dimensions(proto)
+    _forget_origins(proto)
     onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in about.items()})
     proto.producer_name = "mtadapt"
     onnx.checker.check_model(proto)
@@ -136,6 +137,12 @@ def _name_dimensions(proto: Any) -> None:
     del proto.graph.value_info[:]
 
 
+def _forget_origins(proto: Any) -> None:
+    """Remove what the exporter tells its developers: lines and paths of the program that was traced."""
+    for part in (proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        del part.metadata_props[:]
+
+
 def write_torch(program: Any, path: Path, about: Mapping[str, Any]) -> None:
     """Write a program of PyTorch, which :func:`torch.export.load` reads where torch and torchvision are imported.
 
@@ -146,6 +153,9 @@ def write_torch(program: Any, path: Path, about: Mapping[str, Any]) -> None:
     """
     # What the tracer took for true of its own images, e.g. that a map is odd, though the graph does not depend on it.
     program._guards_code = []
+    for node in program.graph.nodes:
+        # Lines and paths of this program.
+        node.meta.pop("stack_trace", None)
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={DESCRIPTION: json.dumps(dict(about))})
     write_atomically(path, buffer.getvalue())

@@ -337,6 +337,9 @@ ACCOUNTS = dict(
         short=((r"epoch_7", "epoch_1"),),
         needs=("train_lv",),
     ),
+    export_experts=Account(
+        r"python tools/export_onnx\.py configs/het_moe_synthetic\.py .*", "slow", needs=("train_moe",)
+    ),
     benchmark_export=Account(
         _ANALYSIS + r"benchmark\.py export_latency .*", tests=("tests/test_export/",), lacks="minutes"
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from functools import cached_property
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from mtadapt.export import (
     write_torch,
 )
 from mtadapt.export.layers import AdaptivePooling, ConstantSameConv2d
+from tests.command_line import ROOT
 from tests.models import faster_rcnn, fpn_head, uper_head
 from tests.test_export.models import all_kinds, images, spread_model
 
@@ -93,6 +95,7 @@ def test_the_onnx_file_tells_what_it_is(exported: Exported):
         value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in (*proto.graph.input, *proto.graph.output)
     }
+    assert str(ROOT) not in proto.SerializeToString().decode("latin-1")
     assert dims["images"] == ["batch", "height", "width", 3]
     assert dims["det_boxes"] == ["batch", 100, 4] and dims["sem_seg_classes"] == ["batch", "height", "width"]
     assert list(dims)[1:] == exported.graph.outputs == props["outputs"]
@@ -109,6 +112,8 @@ def test_the_program_needs_no_mtadapt(exported: Exported):
         "assert not {'mtadapt', 'mmengine', 'mmcv', 'mmdet', 'mmseg'} & set(sys.modules)\n"
         "print(tuple(found['sem_seg_classes'].shape))\n"
     )
+    with zipfile.ZipFile(exported.program) as archive:
+        assert not any(str(ROOT).encode() in archive.read(name) for name in archive.namelist())
     done = subprocess.run(
         [sys.executable, "-I", "-c", script], capture_output=True, text=True, timeout=300, check=False
     )
