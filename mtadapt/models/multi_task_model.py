@@ -107,7 +107,7 @@ class MultiTaskModel(BaseModel):
             raise MTAdaptError(
                 f"MultiTaskModel: loss_weights of unknown tasks {sorted(unknown)}; tasks: {[*self.tasks]}"
             )
-        self.loss_balancer = MODELS.build(dict(loss_balancer, tasks=[*self.tasks])) if loss_balancer else None
+        self.loss_balancer = MODELS.build(dict(loss_balancer, tasks=sorted(self.tasks))) if loss_balancer else None
 
     def forward(
         self,

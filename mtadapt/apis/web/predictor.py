@@ -65,7 +65,8 @@ class Predictor:
         self._adapter = next((one for one in inferencer.model.modules() if isinstance(one, LVAdapter)), None)
         self._encoder: TextEncoder | None = None
         self.tasks = inferencer.tasks
-        self.prompts: dict[str, tuple[str, ...]] = {} if self._adapter is None else dict(self._adapter.classes)
+        classes = {} if self._adapter is None else self._adapter.classes
+        self.prompts: dict[str, tuple[str, ...]] = {task: classes[task] for task in self.tasks if task in classes}
         self.fixed = self._find_encoder()
 
     def _find_encoder(self) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.hooks.hook import DATA_BATCH
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from mtadapt.datasets.samplers import HeterogeneousBatchSampler
 from mtadapt.engine.checkpoints import remove_leftovers, write_atomically
-from mtadapt.engine.optim import SourceAccumulationHook
+from mtadapt.engine.optim import SourceAccumulationHook, parameter_groups, reorder_state
 from mtadapt.engine.random_state import random_state, set_random_state
 from mtadapt.errors import MTAdaptError
 from mtadapt.registry import HOOKS
@@ -27,6 +27,8 @@ class ResumableCheckpointHook(CheckpointHook):
       :class:`~mtadapt.datasets.HeterogeneousBatchSampler`. With that sampler ``n`` steps are ``k`` steps, a kill, a
       resume and ``n - k`` steps, to the bit on a CPU, with any number of workers. With stock samplers the order of the
       samples is MMEngine's, and the randomness of transforms is that of new workers.
+    - The optimizer's state belongs to the names of the parameters, so that a config whose tasks stand in another order,
+      as in one that MMEngine has dumped, resumes with the right one.
     - A local file is written to a temporary file, synced and renamed, and an old checkpoint is removed only when the
       new one is there (MMEngine removes an old ``save_best`` file first).
     - A validation leaves the random states of the training alone, so that it makes no difference whether it was run.
@@ -72,6 +74,7 @@ class ResumableCheckpointHook(CheckpointHook):
                 "right weights, but with other random numbers than without the interruption"
             )
             return
+        self._reorder(runner, checkpoint, state.get("parameters"))
         sampler = _sampler(runner)
         if (sampler is None) != (state["sampler"] is None):
             raise MTAdaptError(
@@ -146,6 +149,7 @@ class ResumableCheckpointHook(CheckpointHook):
         self._state = dict(
             random=all_gather_object(in_validation or random_state()),
             sampler=sampler.state_dict() if sampler is not None else None,
+            parameters=parameter_groups(runner.optim_wrapper, runner.model),
         )
         runner.save_checkpoint(
             self.out_dir,
@@ -166,6 +170,14 @@ class ResumableCheckpointHook(CheckpointHook):
                 self._remove(old)
             self.keep_ckpt_ids.extend(kept[len(self.keep_ckpt_ids) :])
             runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
+
+    def _reorder(self, runner: Runner, checkpoint: dict, saved: dict | None) -> None:
+        """Give the optimizer's state the order of the parameters here: a config may have its tasks in another one."""
+        own = parameter_groups(runner.optim_wrapper, runner.model)
+        if saved is None or own is None or "optimizer" not in checkpoint:
+            return
+        if reorder_state(checkpoint, saved, own):
+            runner.logger.info("The config has its parameters in another order: the optimizer's state follows it")
 
     def _remove(self, step: int) -> None:
         path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
@@ -196,4 +208,6 @@ def _check_accumulation(runner: Runner) -> None:
 def _updated(runner: Runner) -> bool:
     """Whether this step updated the parameters."""
     wrapper = runner.optim_wrapper
-    return all(part.should_update() for part in (wrapper.values() if isinstance(wrapper, Mapping) else [wrapper]))
+    return all(
+        part.should_update() for part in (wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper])
+    )

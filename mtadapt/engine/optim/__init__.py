@@ -1,7 +1,8 @@
-"""Optimizer wrappers: gradient surgery and accumulation per source."""
+"""Optimizer wrappers: gradient surgery and accumulation per source; their state by the names of parameters."""
 
 from mtadapt.engine.optim.amp import amp_variant
 from mtadapt.engine.optim.gradient_surgery import AmpGradientSurgeryOptimWrapper, GradientSurgeryOptimWrapper
+from mtadapt.engine.optim.parameter_order import parameter_groups, reorder_state
 from mtadapt.engine.optim.source_accumulation import (
     AmpSourceAccumulationOptimWrapper,
     SourceAccumulationHook,
@@ -15,4 +16,6 @@ __all__ = [
     "SourceAccumulationHook",
     "SourceAccumulationOptimWrapper",
     "amp_variant",
+    "parameter_groups",
+    "reorder_state",
 ]

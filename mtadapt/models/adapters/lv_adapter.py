@@ -200,10 +200,10 @@ class LVAdapter(BaseModule):
         return super()._apply(*args, **kwargs)
 
     def _prepare_load(self, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
-        """Forget what was folded, and put the gates in the order of the tasks here.
+        """Forget what was folded, and put the gates of older checkpoints in the order of the tasks here.
 
-        The rows of the gates have no names, and a config that MMEngine has dumped has its prompts in the order of the
-        alphabet, whatever it was in training. The entries of the texts tell in which order they were saved.
+        The rows of the gates have no names. They are in the order of the alphabet now, and were in that of the config.
+        The entries of the texts tell in which order they were saved.
         """
         self._folded = None
         texts = f"{prefix}language.texts_"

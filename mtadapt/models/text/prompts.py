@@ -200,7 +200,8 @@ def parse_prompts(prompts: Mapping[str, Sequence[str] | Mapping]) -> dict[str, d
     if not isinstance(prompts, Mapping) or not prompts:
         raise MTAdaptError(f"prompts={prompts!r}: write a table of task: [class names]")
     parsed = {}
-    for task, entry in prompts.items():
+    # In the order of the alphabet, as in a config that MMEngine has dumped: gates have a row for each task.
+    for task, entry in sorted(prompts.items(), key=lambda item: str(item[0])):
         if not isinstance(task, str) or not task.isidentifier():
             raise MTAdaptError(f"prompts: task {task!r} is no name; use letters, digits and underscores")
         settings = dict(entry) if isinstance(entry, Mapping) else dict(classes=entry)
