@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := tests,dev,efficientnet,text,onnx,web,docs
+EXTRAS := tests,dev,efficientnet,text,onnx,web,video,docs
 PYTEST_ARGS ?=
 # Processes of `make test`; those of a file's tests that share a run stay together.
 TEST_JOBS ?= 2

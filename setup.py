@@ -16,7 +16,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 MIM_ENTRIES = ("tools", "configs", "model-index.yml")
-EXTRAS = ("tests", "dev", "efficientnet", "text", "onnx", "web", "docs")
+EXTRAS = ("tests", "dev", "efficientnet", "text", "onnx", "web", "video", "docs")
 
 
 def read_version() -> str:

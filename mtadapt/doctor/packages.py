@@ -25,6 +25,7 @@ UPSTREAM = {
 #: What an extra is for.
 EXTRAS = {
     "web": "web page",
+    "video": "annotated videos in H.264",
     "onnx": "export to ONNX",
     "text": "sentence encoder of LV-Adapter",
     "efficientnet": "pretrained EfficientNet-lite0 of the demo",

@@ -24,6 +24,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mtadapt.apis.outputs import OutputSet, ScalabelFile, open_outputs, scalabel_frame
+from mtadapt.apis.outputs.video import VideoFile
 from mtadapt.apis.sources import Frame
 from mtadapt.datasets.bdd100k_classes import METAINFO
 from mtadapt.datasets.scalabel import read_boxes
@@ -273,21 +274,41 @@ def test_an_interrupted_output_leaves_nothing_half(tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_annotated_video_has_the_frames_of_the_video(tmp_path: Path):
+@pytest.mark.parametrize(("pyav", "codecs"), [(True, ("h264", "avc1")), (False, ("mp4v", "FMP4"))])
+def test_an_annotated_video_has_the_frames_of_the_video(tmp_path: Path, monkeypatch, pyav: bool, codecs: tuple):
+    """Their number, rate, size and colours, whichever package writes it."""
+    if pyav:
+        pytest.importorskip("av", reason="the extra 'video' is not installed")
+    else:
+        monkeypatch.setattr("mtadapt.apis.outputs.video.find_spec", lambda _: None)
     outputs = open_outputs(tmp_path / "out", METAS, [])
     for number in range(6):
-        picture = np.full((41, 61, 3), 40 * number, np.uint8)
+        picture = np.full((41, 61, 3), (40 * number, 100, 200 - 40 * number), np.int64).astype(np.uint8)
+        if number == 5:
+            picture = cv2.resize(picture, (122, 90))
         outputs.add(make_frame(f"v_{number:06d}", "v", number), make_sample(), picture)
     outputs.add(make_frame("still"), make_sample(), np.full((30, 30, 3), 200, np.uint8))
     outputs.finish()
     assert sorted(path.name for path in (tmp_path / "out/pictures").iterdir()) == ["still.jpg", "v.mp4"]
     capture = cv2.VideoCapture(str(tmp_path / "out/pictures/v.mp4"))
+    assert int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode() in codecs
     assert capture.get(cv2.CAP_PROP_FPS) == 10
-    greys = []
+    colours = []
     while (read := capture.read())[0]:
         assert read[1].shape == (40, 60, 3)
-        greys.append(float(read[1].mean()))
-    np.testing.assert_allclose(greys, np.arange(6) * 40, atol=6)
+        colours.append(read[1].mean(axis=(0, 1))[::-1])
+    expected = [(40 * number, 100, np.uint8(200 - 40 * number)) for number in range(5)] + [(200, 100, 0)]
+    np.testing.assert_allclose(colours, expected, atol=12)
+
+
+def test_a_video_that_cannot_be_written(tmp_path: Path, monkeypatch):
+    (tmp_path / "v.mp4").mkdir()
+    for find in (lambda _: True, lambda _: None):
+        monkeypatch.setattr("mtadapt.apis.outputs.video.find_spec", find)
+        with pytest.raises(
+            MTAdaptError, match=r"v.mp4: cannot be written \(.*\); check the rights, or .*--no-pictures"
+        ):
+            VideoFile(tmp_path / "v.mp4", 10, (40, 60, 3))
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from mtadapt.apis.outputs.base import GrowingFolder, Output
+from mtadapt.apis.outputs.video import VideoFile
 from mtadapt.apis.sources import Frame
 from mtadapt.errors import MTAdaptError
 from mtadapt.structures import MultiTaskDataSample
@@ -31,13 +31,14 @@ class Pictures(Output):
     def __init__(self, path: Path, overwrite: bool = False) -> None:
         super().__init__(path, overwrite)
         self._folder = GrowingFolder(path)
-        self._video: _Video | None = None
+        self._video: VideoFile | None = None
+        self._video_name: str | None = None
 
     def add(self, frame: Frame, sample: MultiTaskDataSample, picture: np.ndarray | None) -> None:
         """Write a picture."""
         if picture is None:
             return
-        if self._video is not None and self._video.name != frame.video:
+        if self._video_name != frame.video:
             self._close()
         if frame.video is None:
             path = self._folder.unfinished / f"{frame.name}.jpg"
@@ -46,7 +47,9 @@ class Pictures(Output):
                 raise MTAdaptError(f"{path}: cannot be written; check the space on the disk and the rights")
             return
         if self._video is None:
-            self._video = _Video(self._folder.unfinished, frame.video, frame.fps or _FPS, picture.shape)
+            path = self._folder.unfinished / f"{frame.video}.mp4"
+            self._video = VideoFile(path, frame.fps or _FPS, picture.shape)
+            self._video_name = frame.video
         self._video.add(picture)
 
     def finish(self) -> list[Path]:
@@ -62,32 +65,4 @@ class Pictures(Output):
     def _close(self) -> None:
         if self._video is not None:
             self._video.close()
-            self._video = None
-
-
-class _Video:
-    """One MP4 file, of the size of its first picture."""
-
-    def __init__(self, folder: Path, name: str, fps: float, shape: tuple[int, ...]) -> None:
-        self.name = name
-        path = folder / f"{name}.mp4"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Codecs want even sides.
-        self._size = (shape[1] - shape[1] % 2, shape[0] - shape[0] % 2)
-        codec = cv2.VideoWriter_fourcc(*"mp4v")  # type: ignore[attr-defined]
-        self._writer: Any = cv2.VideoWriter(str(path), codec, fps, self._size)
-        if not self._writer.isOpened():
-            raise MTAdaptError(
-                f"{path}: OpenCV cannot write MP4 here; check the rights, or set draw=False (--no-pictures)"
-            )
-
-    def add(self, picture: np.ndarray) -> None:
-        """Append a picture; one of another size is fitted into the first one's."""
-        width, height = self._size
-        if picture.shape[0] - height not in (0, 1) or picture.shape[1] - width not in (0, 1):
-            picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
-        self._writer.write(np.ascontiguousarray(picture[:height, :width, ::-1]))
-
-    def close(self) -> None:
-        """Complete the file."""
-        self._writer.release()
+            self._video = self._video_name = None
