@@ -27,15 +27,8 @@ def segmentor_graph(task: Any, name: str, postprocess: bool) -> nn.Module:
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
     from mmseg.models.segmentors import EncoderDecoder
 
-    head = task.decode_head
     stock = type(task).encode_decode is EncoderDecoder.encode_decode
-    if not stock or any(
-        getattr(type(head), each) is not getattr(BaseDecodeHead, each) for each in ("predict", "predict_by_feat")
-    ):
-        raise MTAdaptError(
-            f"task {name!r}: {type(task).__name__} with {type(head).__name__} predicts in a way of its own, which has "
-            "no form in a graph; EncoderDecoder with heads that give logits has one; leave the task out with --tasks"
-        )
+    _check_way(name, task, task.decode_head, stock, BaseDecodeHead, "predict_by_feat", "heads that give logits")
     return SegmentorGraph(task, postprocess)
 
 
@@ -72,6 +65,16 @@ class SegmentorGraph(nn.Module):
         return (classes.to(torch.uint8 if logits.shape[1] <= 256 else torch.int32),)
 
 
+def _check_way(name: str, task: Any, head: Any, stock: bool, kind: type, method: str, exported: str) -> None:
+    """Refuse a model that is not the stock one, and a head that predicts otherwise than the class ``kind``."""
+    methods = ("predict", method)
+    if not stock or any(getattr(type(head), each, None) is not getattr(kind, each) for each in methods):
+        raise MTAdaptError(
+            f"task {name!r}: {type(task).__name__} with {type(head).__name__} predicts in a way of its own, which has "
+            f"no form in a graph; exported are {exported}; leave the task out with --tasks"
+        )
+
+
 def classifier_graph(task: Any, name: str, postprocess: bool) -> nn.Module:
     """The graph of a stock classifier.
 
@@ -86,15 +89,8 @@ def classifier_graph(task: Any, name: str, postprocess: bool) -> nn.Module:
     from mmpretrain.models.classifiers import ImageClassifier
     from mmpretrain.models.heads import ClsHead
 
-    head = task.head
     stock = type(task).predict is ImageClassifier.predict
-    if not stock or any(
-        getattr(type(head), each, None) is not getattr(ClsHead, each) for each in ("predict", "_get_predictions")
-    ):
-        raise MTAdaptError(
-            f"task {name!r}: {type(task).__name__} with {type(head).__name__} predicts in a way of its own, which has "
-            "no form in a graph; ImageClassifier with one label an image has one; leave the task out with --tasks"
-        )
+    _check_way(name, task, task.head, stock, ClsHead, "_get_predictions", "one label an image")
     return ClassifierGraph(task, postprocess)
 
 

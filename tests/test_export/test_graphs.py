@@ -12,7 +12,7 @@ from mmengine.config import ConfigDict
 
 from mtadapt.errors import MTAdaptError
 from mtadapt.export import MultiTaskGraph, compare, stock_predictions
-from tests.models import classifier, dino, faster_rcnn, fcos, fpn_head, rtmdet, sparse_rcnn, uper_head
+from tests.models import classifier, dino, faster_rcnn, fcos, fpn_head, multi_task_model, rtmdet, sparse_rcnn, uper_head
 from tests.test_export.models import atss, fcos_of_points, images, retinanet, retinanet_with_softmax, spread_model
 
 DETECTORS = [faster_rcnn, fcos, fcos_of_points, retinanet, retinanet_with_softmax, atss, rtmdet]
@@ -193,6 +193,21 @@ def test_detectors_without_a_graph_are_refused(make: Callable[[], ConfigDict]):
         MTAdaptError, match=r"task 'det': \w+ (predicts in a way|has a predict\w* ).*of its own.*--tasks"
     ):
         MultiTaskGraph(model)
+
+
+def test_other_tasks_without_a_graph_are_refused():
+    several = classifier()
+    several.head.update(type="MultiLabelLinearClsHead", loss=dict(type="CrossEntropyLoss", use_sigmoid=True))
+    with pytest.raises(MTAdaptError, match=r"task 'cls': ImageClassifier with MultiLabelLinearClsHead .*one label"):
+        MultiTaskGraph(multi_task_model(cls=several))
+    cascade = fpn_head()
+    first = dict(cascade.decode_head, type="FCNHead", in_channels=32, in_index=0, num_convs=1)
+    first.pop("feature_strides")
+    second = dict(first, type="OCRHead", ocr_channels=8)
+    second.pop("num_convs")
+    cascade.update(type="CascadeEncoderDecoder", num_stages=2, decode_head=[first, second])
+    with pytest.raises(MTAdaptError, match=r"task 'sem_seg': CascadeEncoderDecoder with .*heads that give logits"):
+        MultiTaskGraph(multi_task_model(sem_seg=cascade))
 
 
 def test_settings_without_a_graph_are_refused():
