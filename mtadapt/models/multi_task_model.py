@@ -107,6 +107,7 @@ class MultiTaskModel(BaseModel):
             raise MTAdaptError(
                 f"MultiTaskModel: loss_weights of unknown tasks {sorted(unknown)}; tasks: {[*self.tasks]}"
             )
+        # Its statistics have a row for each task, and a config that MMEngine has dumped has the tasks in this order.
         self.loss_balancer = MODELS.build(dict(loss_balancer, tasks=sorted(self.tasks))) if loss_balancer else None
 
     def forward(

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine.optim import OptimWrapperDict
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mtadapt.errors import MTAdaptError
 
@@ -27,8 +28,10 @@ def parameter_groups(wrapper: Any, model: nn.Module) -> dict[str, Groups] | None
 
     Returns:
         Name of the optimizer, empty for a single one, to its groups; None where an optimizer has parameters of its own,
-        as DeepSpeed's.
+        as DeepSpeed's, or a state with names, as FSDP's.
     """
+    if isinstance(model, FullyShardedDataParallel):
+        return None
     names = {parameter: name.removeprefix("module.") for name, parameter in model.named_parameters()}
     found = {}
     for part, each in _parts(wrapper):

@@ -83,7 +83,9 @@ def test_dwa_in_the_model():
     plain, model = losses_of(build()), build(BALANCERS["dwa"])
     for _ in range(2):
         losses_of(model)
-    model.loss_balancer.ratios.copy_(torch.tensor([1.0, 0.5, 2.0]))
+    # Rows are in the order of the alphabet: cls, det, sem_seg.
+    assert model.loss_balancer.tasks == ("cls", "det", "sem_seg") != tuple(model.tasks)
+    model.loss_balancer.ratios.copy_(torch.tensor([2.0, 1.0, 0.5]))
     losses = losses_of(model)
     weights = 3 * torch.softmax(torch.tensor([0.5, 0.25, 1.0]), 0)
     for weight, name in zip(weights, ("det.loss_bbox", "sem_seg.decode.loss_ce", "cls.loss"), strict=True):
@@ -102,7 +104,8 @@ def test_gradnorm_measures_what_all_tasks_read(tasks: tuple[str, ...]):
     part = plain.backbone if "cls" in tasks else plain.neck
     part.register_forward_hook(lambda module, args, output: kept.extend(output))
     totals = task_totals(losses_of(plain, labelled))
-    for number, total in enumerate(totals.values()):
+    for name, total in totals.items():
+        number = model.loss_balancer.tasks.index(name)
         gradients = torch.autograd.grad(total, kept, retain_graph=True, allow_unused=True)
         norm = torch.cat([gradient.flatten() for gradient in gradients if gradient is not None]).norm()
         torch.testing.assert_close(model.loss_balancer.norms[number], norm, rtol=1e-4, atol=0)
