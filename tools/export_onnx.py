@@ -61,13 +61,13 @@ def main() -> None:
         args.size = args.size or SIZE
     images = {path.name: read_image(path, args) for path in args.verify}
     from mtadapt.apis.model_loading import open_model
-    from mtadapt.export import MultiTaskGraph, check_opset, describe, trace, write_onnx, write_torch
+    from mtadapt.export import MultiTaskGraph, check_opset, describe, trace, warm_up, write_onnx, write_torch
 
     check_opset(args.opset)
     opened = open_model(args.config, args.checkpoint, "cpu", args.cfg_options)
     model: Any = opened.model
     graph = MultiTaskGraph(model, args.tasks, args.postprocess).eval()
-    args.size = args.size or tuple(max(side, graph.smallest_side) for side in SIZE)
+    args.size = args.size or tuple(max(side, warm_up(graph)) for side in SIZE)
     fixed = args.size if args.fixed_size else None
     about = describe(graph, opened.dataset_meta, Path(args.config).name, fingerprint(model.state_dict()), fixed)
     program = trace(graph, args.size, args.fixed_size, args.format)
@@ -105,7 +105,7 @@ def read_image(path: Path, args: argparse.Namespace) -> np.ndarray:
 
 
 def verify(args: argparse.Namespace, path: Path, model: Any, graph: Any, images: dict[str, np.ndarray]) -> None:
-    """Compare the file with the model on images or noise, and on noise of another size where all are taken.
+    """Compare the file with the model on images or noise, and on noise of other sizes where all are taken.
 
     Raises:
         MTAdaptError: when a difference is above the tolerance.
@@ -116,6 +116,7 @@ def verify(args: argparse.Namespace, path: Path, model: Any, graph: Any, images:
     images = images or noise(*args.size)
     if not args.fixed_size:
         images |= noise(args.size[0] * 5 // 4 + 3, args.size[1] * 5 // 4 + 1)
+        images |= noise(args.size[0] * 2 // 3, args.size[1] * 3 // 4)
     found = []
     for name, image in images.items():
         found += (

@@ -88,8 +88,9 @@ def _number(path: Path) -> int:
 
 
 _NAME = re.compile(r"(?:iter|epoch)_(\d+)\.pth")
-#: How the archive that PyTorch writes begins.
-_ZIP = b"PK\x03\x04"
+#: How the archive that PyTorch writes begins, and what it wrote before 1.6.
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+_NO_CHECKPOINT = "it is no checkpoint of PyTorch"
 
 
 def damage_of(path: str | Path) -> str | None:
@@ -103,11 +104,16 @@ def damage_of(path: str | Path) -> str | None:
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             begins = file.read(len(_ZIP))
+        if begins.startswith(_PICKLE):
+            # Written by PyTorch before 1.6, without checksums.
+            return None
         if not _ZIP.startswith(begins):
-            return "it is no checkpoint of PyTorch"
+            return _NO_CHECKPOINT
         return f"the checkpoint is truncated ({path.stat().st_size:,} bytes)"
     try:
         with zipfile.ZipFile(path) as file:
+            if not any(name.endswith("/data.pkl") for name in file.namelist()):
+                return _NO_CHECKPOINT
             broken = file.testzip()
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error) as error:
         return f"the checkpoint is damaged ({error})"
@@ -170,7 +176,7 @@ def _read(path: Path) -> Any:
     try:
         # Mapped, because optimizers are larger than weights and are not looked at.
         with torch.serialization.safe_globals(get_torch_safe_globals()):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (RuntimeError, OSError, EOFError, UnpicklingError) as error:
         # PyTorch's own text is a page of advice around the error of the unpickler.
         reason = damage_of(path) or first_line(error.__context__ if isinstance(error.__context__, Exception) else error)

@@ -1,7 +1,7 @@
 """Export of trained models: a graph of tensors alone, its files, and how near they are to the model."""
 
 from mtadapt.export.description import describe
-from mtadapt.export.graph import MultiTaskGraph
+from mtadapt.export.graph import MultiTaskGraph, warm_up
 from mtadapt.export.parity import Difference, compare, compare_raw, differences_table, stock_predictions
 from mtadapt.export.program import check_opset, trace, write_onnx, write_torch
 from mtadapt.export.runtime import onnx_runner, torch_runner
@@ -18,6 +18,7 @@ __all__ = [
     "stock_predictions",
     "torch_runner",
     "trace",
+    "warm_up",
     "write_onnx",
     "write_torch",
 ]

@@ -32,7 +32,9 @@ def _sort_by_expert(picks: Any, num_experts: int) -> tuple[Any, Any, Any, Any]:
     flat = op.Reshape(picks, _ints(-1))
     length = op.Shape(flat)
     order = op.TopK(flat, length, axis=0, largest=0)[1]
-    inverse = op.Reshape(op.TopK(order, length, axis=0, largest=0)[1], op.Shape(picks))
+    zero, one = op.Constant(value_int=0), op.Constant(value_int=1)
+    places = op.Range(zero, op.Squeeze(length), one)
+    inverse = op.Reshape(op.ScatterElements(order, order, places, axis=0), op.Shape(picks))
     tokens = op.Div(order, op.Gather(op.Shape(picks), _ints(1), axis=0))
     mine = op.Equal(op.Unsqueeze(flat, _ints(1)), op.Unsqueeze(_ints(*range(num_experts)), _ints(0)))
     return tokens, order, inverse, op.ReduceSum(op.Cast(mine, to=7), _ints(0), keepdims=0)

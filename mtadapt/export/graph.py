@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mtadapt.errors import MTAdaptError
 from mtadapt.export.layers import replace_layers
+from mtadapt.export.windows import WindowAttention
 from mtadapt.models import MultiTaskModel
 from mtadapt.models.moe import MoELayer
 from mtadapt.models.multi_task_model import Features
@@ -28,7 +29,6 @@ class MultiTaskGraph(nn.Module):
         names: of the tasks.
         postprocess: see above.
         divisor: of the sides of padded images.
-        smallest_side: in pixels, of images that a graph for every size can be traced with.
         has_experts: whether layers choose experts.
         outputs: name of each output, ``<task>_<what>``, in their order.
 
@@ -54,7 +54,7 @@ class MultiTaskGraph(nn.Module):
         graphs = {name: _task_graph(model.tasks[name], name, postprocess) for name in names}
         self.graphs = nn.ModuleDict(graphs)
         self.divisor = int(model.data_preprocessor.pad_size_divisor)
-        self.smallest_side = replace_layers(self.model, self.divisor)
+        replace_layers(self.model)
         self.has_experts = any(isinstance(module, MoELayer) for module in self.model.modules())
         self.outputs = [f"{name}_{what}" for name in names for what in graphs[name].outputs]
 
@@ -124,7 +124,15 @@ def _task_graph(task: Any, name: str, postprocess: bool) -> Any:
 
 
 @torch.no_grad()
-def warm_up(graph: MultiTaskGraph) -> None:
-    """Run a graph once, so that what is computed at the first inference alone is a constant of it afterwards."""
-    side = max(3 * graph.divisor, 64)
+def warm_up(graph: MultiTaskGraph) -> int:
+    """Run a graph once, so that what is computed at the first inference alone is a constant of it afterwards.
+
+    Returns:
+        The smallest side of images, in pixels, that shows a tracer what there is to do for every size: two multiples of
+        the divisor, and more than one window where a backbone has windows.
+    """
+    # An odd multiple of the divisor, which shows strides that do not divide it.
+    side = (max(3, -(-64 // graph.divisor)) | 1) * graph.divisor
     graph(torch.zeros(2, side, side, 3, dtype=torch.uint8))
+    windows = [module for module in graph.modules() if isinstance(module, WindowAttention)]
+    return max([2 * graph.divisor + 2, *((each.window + 1) * -(-side // each.seen[0]) for each in windows)])

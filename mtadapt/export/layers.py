@@ -15,53 +15,58 @@ from torch.nn import functional as F
 
 from mtadapt.export.windows import WindowAttention, has_windows
 
-#: The largest of the usual backbones.
-_STRIDE = 32
 _ADAPTIVE_PADDINGS = (MMCVAdaptivePadding, MMDetAdaptivePadding, MMSegAdaptivePadding)
 
 
-class ConstantSameConv2d(nn.Module):
-    """timm's ``Conv2dSame`` for maps whose sides are multiples of its stride, where the padding is always the same.
+class _ConstantPadding(nn.Module):
+    """A layer that pads by the size of a map, where its stride divides the sides and the padding is always the same.
 
     Args:
-        conv: the layer, whose parameters are shared.
+        layer: whose parameters are shared.
+        same: whether half of the padding is at the top and the left.
+
+    Attributes:
+        fits: false once a map was seen whose sides the stride does not divide. As long as sides are numbers, such a map
+            goes through the stock layer.
     """
 
-    def __init__(self, conv: Conv2dSame) -> None:
+    def __init__(self, layer: Any, same: bool = True) -> None:
         super().__init__()
-        self.weight, self.bias = conv.weight, conv.bias
-        self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
+        self.layer, self.fits = layer, True
         self.padding: list[int] = []
         for kernel, stride, dilation in reversed(
-            [*zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)]
+            [*zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)]
         ):  # of the last side first, as F.pad wants it
             total = max((kernel - 1) * dilation + 1 - stride, 0)
-            self.padding += [total // 2, total - total // 2]
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Convolve ``(N, C, H, W)``."""
-        padded = F.pad(features, self.padding)
-        return torch.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
-
-
-class ConstantPadding(nn.Module):
-    """OpenMMLab's ``AdaptivePadding`` for maps whose sides are multiples of its stride, where it is always the same.
-
-    Args:
-        layer: with a ``kernel_size``, ``stride`` and ``dilation``.
-    """
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        self.padding: list[int] = []
-        for kernel, stride, dilation in reversed([*zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)]):
-            total = max((kernel - 1) * dilation + 1 - stride, 0)
-            before = total // 2 if layer.padding == "same" else 0
+            before = total // 2 if same else 0
             self.padding += [before, total - before]
 
     def forward(self, features: Tensor) -> Tensor:
-        """Pad ``(N, C, H, W)``."""
-        return F.pad(features, self.padding) if any(self.padding) else features
+        """Pad ``(N, C, H, W)``, and do what else the layer does."""
+        layer: Any = self.layer
+        sides = zip(features.shape[-2:], layer.stride, strict=True)
+        if any(isinstance(side, int) and side % stride for side, stride in sides):
+            self.fits = False
+            return layer(features)
+        return self._after(F.pad(features, self.padding) if any(self.padding) else features)
+
+    def _after(self, padded: Tensor) -> Tensor:
+        return padded
+
+
+class ConstantSameConv2d(_ConstantPadding):
+    """timm's ``Conv2dSame``."""
+
+    def _after(self, padded: Tensor) -> Tensor:
+        conv: Any = self.layer
+        return torch.conv2d(padded, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
+
+
+class ConstantPadding(_ConstantPadding):
+    """OpenMMLab's ``AdaptivePadding``."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__(layer, same=layer.padding == "same")
 
 
 class IntegerUpsample(nn.Module):
@@ -113,31 +118,23 @@ def _windows(side: int, count: int, like: Tensor) -> Tensor:
     return ((place >= start) & (place < end)).to(like) / (end - start).to(like)
 
 
-def replace_layers(model: nn.Module, divisor: int) -> int:
-    """Replace what would fix the size of the images in a graph.
-
-    Args:
-        model: is changed.
-        divisor: of the sides of its inputs. What pads maps by their size is replaced where it is a multiple of 32, the
-            stride of the usual backbones.
-
-    Returns:
-        The smallest side of images, in pixels, that shows the tracer what a graph for every size has to do: one that is
-        no special case anywhere, as a map of a single window is.
-    """
-    smallest = 2 * divisor + 2
+def replace_layers(model: nn.Module) -> None:
+    """Replace what would fix the size of the images in a graph, in place."""
     for module in [*model.modules()]:
         for name, child in [*module.named_children()]:
-            if isinstance(child, Conv2dSame) and divisor % _STRIDE == 0:
+            if isinstance(child, Conv2dSame):
                 setattr(module, name, ConstantSameConv2d(child))
-            elif isinstance(child, _ADAPTIVE_PADDINGS) and divisor % _STRIDE == 0:
+            elif isinstance(child, _ADAPTIVE_PADDINGS):
                 setattr(module, name, ConstantPadding(child))
             elif has_windows(child):
-                replaced = WindowAttention(child)
-                setattr(module, name, replaced)
-                smallest = max(smallest, (replaced.window + 1) * _STRIDE)
+                setattr(module, name, WindowAttention(child))
             elif isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size not in (1, (1, 1)):
                 setattr(module, name, AdaptivePooling(child))
             elif isinstance(child, Upsample) and not child.size and child.scale_factor == int(child.scale_factor):
                 setattr(module, name, IntegerUpsample(child))
-    return smallest
+
+
+def unfit_layers(model: nn.Module) -> list[str]:
+    """Stock layers that pad by the size of a map and have seen one whose sides their stride does not divide."""
+    unfit = [module for module in model.modules() if isinstance(module, _ConstantPadding) and not module.fits]
+    return sorted({type(module.layer).__name__ for module in unfit})

@@ -16,6 +16,7 @@ import torch
 from mtadapt.engine.checkpoints import write_atomically
 from mtadapt.errors import MTAdaptError, first_line
 from mtadapt.export.graph import MultiTaskGraph, warm_up
+from mtadapt.export.layers import unfit_layers
 from mtadapt.export.suppression import plain_suppression
 
 #: Name of the one input of a graph, and of the file in a program of PyTorch that holds what describes it.
@@ -37,14 +38,21 @@ def trace(graph: MultiTaskGraph, size: tuple[int, int], fixed_size: bool = False
         The :class:`torch.export.ExportedProgram`.
 
     Raises:
-        MTAdaptError: for a model that cannot be traced, with the exporter's reason; too small images; and experts in
-            a program of PyTorch.
+        MTAdaptError: for a model that cannot be traced, with the exporter's reason; too small images; a divisor of
+            their sides that the backbone's stride does not divide; and experts in a program of PyTorch.
     """
     width, height = size
-    if not fixed_size and min(size) < graph.smallest_side:
+    smallest, unfit = warm_up(graph), unfit_layers(graph)
+    if not fixed_size and unfit:
         raise MTAdaptError(
-            f"--size {width}x{height}: a graph for every size is traced with images of at least {graph.smallest_side} "
-            "pixels a side; name larger ones, or add --fixed-size"
+            f"pad_size_divisor={graph.divisor}: {', '.join(unfit)} pads by the size of its map, which a graph for "
+            "every size can follow where the stride of the backbone divides the sides of padded images; set "
+            "model.data_preprocessor.pad_size_divisor to that stride, or add --fixed-size"
+        )
+    if not fixed_size and min(size) < smallest:
+        raise MTAdaptError(
+            f"--size {width}x{height}: a graph for every size is traced with images of at least {smallest} pixels a "
+            "side; name larger ones, or add --fixed-size"
         )
     if kind == "torch" and graph.has_experts:
         raise MTAdaptError(
@@ -53,7 +61,6 @@ def trace(graph: MultiTaskGraph, size: tuple[int, int], fixed_size: bool = False
         )
     any_value = torch.export.Dim.DYNAMIC
     shapes = {0: any_value} if fixed_size else {0: any_value, 1: any_value, 2: any_value}
-    warm_up(graph)
     if not fixed_size:
         # Sides that need padding, because the exporter would take it for granted that none do.
         height, width = (side - 1 if side % graph.divisor == 0 else side for side in (height, width))

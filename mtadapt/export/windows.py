@@ -31,6 +31,10 @@ class WindowAttention(nn.Module):
 
     Args:
         layer: whose parameters are shared.
+
+    Attributes:
+        window: height and width of a window.
+        seen: height and width of the last map whose size was in numbers.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -38,6 +42,7 @@ class WindowAttention(nn.Module):
         self.window, self.shift = int(layer.window_size), int(layer.shift_size)
         # mmpretrain does not shift a map of the size of a window, unless it pads small maps.
         self.shift_smallest = getattr(layer, "pad_small_map", True)
+        self.seen = (self.window, self.window)
         own = layer.w_msa
         self.channels, self.heads, self.scale = int(own.embed_dims), int(own.num_heads), own.scale
         self.qkv, self.proj = own.qkv, own.proj
@@ -56,9 +61,9 @@ class WindowAttention(nn.Module):
         """
         (height, width), side, channels = hw_shape, self.window, self.channels
         images = query.shape[0]
-        shift = self.shift
-        if shift and not self.shift_smallest and min(height, width) <= side:
-            shift = 0
+        if isinstance(height, int) and isinstance(width, int):
+            self.seen = (height, width)
+        shift = self._shift_of(height, width)
         numbers = [(length + side - 1) // side for length in hw_shape]
         rows, columns = (_places(number * side, shift, query) for number in numbers)
         inside = (rows < height)[:, None] & (columns < width)
@@ -66,13 +71,20 @@ class WindowAttention(nn.Module):
         maps = maps[:, rows.clamp(max=height - 1)][:, :, columns.clamp(max=width - 1)] * inside[..., None].to(query)
         windows = maps.reshape(images, numbers[0], side, numbers[1], side, channels).transpose(2, 3)
         windows = windows.reshape(images, numbers[0] * numbers[1], side * side, channels)
-        windows = self._attend(windows, self._mask(numbers, shift, query) if shift else None)
+        windows = self._attend(windows, self._mask(numbers, shift, query) if self.shift else None)
         maps = windows.reshape(images, numbers[0], numbers[1], side, side, channels).transpose(2, 3)
         maps = maps.reshape(images, numbers[0] * side, numbers[1] * side, channels)
         # A place of the image stands ``shift`` further up and left.
         back = [_places(number * side, number * side - shift, query) for number in numbers]
         maps = maps[:, back[0][:height]][:, :, back[1][:width]]
         return maps.reshape(images, height * width, channels)
+
+    def _shift_of(self, height: int, width: int) -> int | Tensor:
+        if not self.shift or self.shift_smallest:
+            return self.shift
+        # As a tensor, so that a graph decides it for every size.
+        smallest = torch.minimum(torch.full((), height), torch.full((), width))
+        return torch.where(smallest > self.window, self.shift, 0)
 
     def _attend(self, windows: Tensor, mask: Tensor | None) -> Tensor:
         """Self-attention in windows ``(N, W, n, C)``; the mask ``(W, n, n)`` is added to the logits."""
@@ -91,7 +103,7 @@ class WindowAttention(nn.Module):
         found = (logits.softmax(-1) @ v).transpose(2, 3).reshape(images, number, places, channels)
         return self.proj(found)
 
-    def _mask(self, numbers: list[int], shift: int, like: Tensor) -> Tensor:
+    def _mask(self, numbers: list[int], shift: int | Tensor, like: Tensor) -> Tensor:
         """``(W, n, n)``: 0 between places that are neighbours in the image, else a large negative number."""
         side = self.window
         # Of each side three regions: all but the last window, and the last one before and behind the shift.
@@ -105,7 +117,7 @@ class WindowAttention(nn.Module):
         return (region[:, None] != region[:, :, None]).to(like) * _APART
 
 
-def _places(length: int, first: int, like: Tensor) -> Tensor:
+def _places(length: int, first: int | Tensor, like: Tensor) -> Tensor:
     """``(length,)``: the numbers from ``first`` on, around the end; ``first`` is at most ``length``."""
     places = torch.arange(length, device=like.device) + first
     # The exporter has no remainder by a free dimension.

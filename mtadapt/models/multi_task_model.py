@@ -146,7 +146,7 @@ class MultiTaskModel(BaseModel):
         if self.routing is None:
             return self._features_and_scores(inputs)[0]
         if isinstance(tasks, str) and tasks in self.tasks:
-            # One route for all images, however many there are.
+            # One route for all images, however many there are: an exported graph leaves that open.
             route = self.routing[tasks]
             return self._features_and_scores(inputs, route if isinstance(route, str) else dict(route))[0]
         wanted = named_tasks(tasks, len(inputs), [*self.tasks])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -60,10 +61,21 @@ def test_damaged_ones_are_passed_over_and_none_left_is_an_error(tmp_path: Path):
     picture = tmp_path / "picture.jpg"
     picture.write_bytes(b"\xff\xd8\xff\xe0 a picture")
     assert damage_of(picture) == "it is no checkpoint of PyTorch"
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("notes.txt", "")
+    assert damage_of(tmp_path / "other.zip") == "it is no checkpoint of PyTorch"
     assert newest_whole_checkpoint(tmp_path) == str(whole)
     whole.unlink()
     with pytest.raises(MTAdaptError, match="none of the 2 checkpoints is whole"):
         newest_whole_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_of_older_pytorch(tmp_path: Path):
+    state = dict(weight=torch.arange(3.0))
+    path = tmp_path / "older.pth"
+    torch.save(dict(state_dict=state), path, _use_new_zipfile_serialization=False)
+    assert damage_of(path) is None
+    assert load_weights(path)["weight"].equal(state["weight"])
 
 
 def test_a_file_is_replaced_in_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

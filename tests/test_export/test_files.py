@@ -13,7 +13,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from mmcv.cnn.bricks.transformer import AdaptivePadding as MMCVAdaptivePadding
+from mmdet.models.layers.transformer.utils import AdaptivePadding as MMDetAdaptivePadding
 from mmengine.registry import DefaultScope
+from mmseg.models.utils.embed import AdaptivePadding as MMSegAdaptivePadding
 from timm.layers import Conv2dSame
 
 from mtadapt.errors import MTAdaptError
@@ -28,7 +31,7 @@ from mtadapt.export import (
     write_onnx,
     write_torch,
 )
-from mtadapt.export.layers import AdaptivePooling, ConstantSameConv2d
+from mtadapt.export.layers import AdaptivePooling, ConstantPadding, ConstantSameConv2d
 from tests.command_line import ROOT
 from tests.models import faster_rcnn, fpn_head, uper_head
 from tests.test_export.models import all_kinds, images, spread_model
@@ -160,8 +163,23 @@ def test_adaptive_pooling_by_matrices(size: int | tuple, side: tuple[int, int]):
 def test_constant_padding_of_same_convolutions(kernel: int, stride: int):
     torch.manual_seed(0)
     layer = Conv2dSame(4, 6, kernel, stride, groups=2)
-    features = torch.randn(2, 4, 8, 12)
-    torch.testing.assert_close(ConstantSameConv2d(layer)(features), layer(features))
+    replaced = ConstantSameConv2d(layer)
+    for size in ((8, 12), (7, 12)):
+        features = torch.randn(2, 4, *size)
+        torch.testing.assert_close(replaced(features), layer(features))
+        # A map whose sides are no multiples is told, and computed by the stock layer.
+        assert replaced.fits == (size == (8, 12) or stride == 1)
+
+
+@pytest.mark.parametrize("make", [MMCVAdaptivePadding, MMDetAdaptivePadding, MMSegAdaptivePadding])
+@pytest.mark.parametrize("how", ["same", "corner"])
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(2, 2, 1), (3, 2, 1), (7, 4, 1), (4, 2, 1), (3, 2, 2)])
+def test_constant_padding(make: type, how: str, kernel: int, stride: int, dilation: int):
+    layer = make(kernel_size=kernel, stride=stride, dilation=dilation, padding=how)
+    replaced = ConstantPadding(layer)
+    for size, fits in (((8, 12), True), ((8, 13), False)):
+        features = torch.randn(2, 3, *size)
+        assert torch.equal(replaced(features), layer(features)) and replaced.fits == fits
 
 
 def test_what_cannot_be_traced_or_written(tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mtadapt.errors import MTAdaptError
-from mtadapt.export import MultiTaskGraph, compare, onnx_runner, trace, write_onnx
+from mtadapt.export import MultiTaskGraph, compare, onnx_runner, trace, warm_up, write_onnx
 from tests.models import classifier, fcos, fpn_head
 from tests.moe_models import BACKBONE as EXPERTS
 from tests.test_export.models import images, spread_model
@@ -19,23 +19,39 @@ SWIN = dict(type="mmdet.SwinTransformer", embed_dims=8, depths=[2, 1, 1, 1], num
 SIZES = [(192, 200), (70, 96), (131, 224)]
 
 
-def _compare_all(model, run, tasks: list[str]) -> None:
-    for size in SIZES:
+def _compare_all(model, run, tasks: list[str], sizes: list[tuple[int, int]] = SIZES) -> None:
+    for size in sizes:
         for difference in compare(model, run, images(1, *size, seed=sum(size))[0], f"{size}", tasks):
             assert difference.value < 1e-3, difference
 
 
+def _compare_a_batch(run, batch: np.ndarray) -> None:
+    together = run(batch)
+    for number, image in enumerate(batch):
+        for name, value in run(image[None]).items():
+            np.testing.assert_allclose(together[name][number], value[0], atol=1e-3, err_msg=name)
+
+
 @pytest.mark.slow
-def test_a_swin_transformer(tmp_path: Path):
-    model = spread_model(backbone=SWIN, det=fcos(), sem_seg=fpn_head(), cls=classifier())
+@pytest.mark.parametrize("library", ["mmdet", "mmseg", "mmpretrain"])
+def test_a_swin_transformer(tmp_path: Path, library: str):
+    """mmpretrain's without padding of small maps, whose last map is not shifted where it is one window."""
+    backbone = dict(SWIN, type=f"{library}.SwinTransformer")
+    tasks = dict(det=fcos(), sem_seg=fpn_head(), cls=classifier())
+    if library == "mmpretrain":
+        arch = {key: backbone.pop(key) for key in ("embed_dims", "depths", "num_heads")}
+        arch["depths"] = [2, 1, 1, 2]
+        backbone.update(arch=arch, out_indices=(0, 1, 2, 3), pad_small_map=False)
+        tasks = dict(cls=tasks["cls"])
+    model = spread_model(backbone=backbone, **tasks)
     graph = MultiTaskGraph(model).eval()
-    assert graph.smallest_side == 160
     with pytest.raises(MTAdaptError, match=r"--size 159x192: .* at least 160 pixels"):
         trace(graph, (159, 192))
     write_onnx(trace(graph, (200, 192)), graph, tmp_path / "model.onnx", {})
     run = onnx_runner(tmp_path / "model.onnx")
-    _compare_all(model, run, graph.names)
-    assert run(images(3, 70, 96))["sem_seg_classes"].shape == (3, 70, 96)
+    small = library != "mmpretrain"
+    _compare_all(model, run, graph.names, SIZES if small else [(192, 200), (128, 128), (128, 224), (190, 120)])
+    _compare_a_batch(run, images(3, 70, 96) if small else images(3, 128, 128))
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +69,18 @@ def test_experts(tmp_path: Path, experts):
     write_onnx(trace(graph, (200, 192)), graph, tmp_path / "model.onnx", {})
     run = onnx_runner(tmp_path / "model.onnx")
     _compare_all(experts, run, graph.names)
-    batch = images(2, 100, 70)
-    together = run(batch)
-    for number, image in enumerate(batch):
-        for name, value in run(image[None]).items():
-            np.testing.assert_allclose(together[name][number], value[0], atol=1e-3, err_msg=name)
+    _compare_a_batch(run, images(2, 100, 70))
+
+
+@pytest.mark.parametrize(("divisor", "backbone"), [(1, SWIN), (32, dict(SWIN, patch_size=8, strides=(8, 2, 2, 2)))])
+def test_a_divisor_that_the_stride_does_not_divide(divisor: int, backbone: dict):
+    model = spread_model(backbone=backbone, cls=classifier())
+    model.data_preprocessor.pad_size_divisor = divisor
+    graph = MultiTaskGraph(model).eval()
+    with pytest.raises(MTAdaptError, match=rf"pad_size_divisor={divisor}: AdaptivePadding pads by .*--fixed-size"):
+        trace(graph, (640, 640))
+    model.data_preprocessor.pad_size_divisor = 64
+    assert warm_up(MultiTaskGraph(model).eval()) == (320 if divisor == 32 else 160)
 
 
 def test_tasks_of_one_route_share_a_pass(experts):

@@ -53,10 +53,9 @@ def test_a_map_of_one_window_that_is_not_shifted(size: tuple[int, int]):
 
 
 def test_what_is_replaced():
-    """Another attention in the windows is left as it is; images must show more than one window."""
+    """Another attention in the windows is left as it is."""
     other = MMPretrainLayer(12, 3, 4, window_msa=WindowMSAV2)
     assert not has_windows(other)
     model = nn.Sequential(nn.Sequential(_layer(LAYERS["mmdet"], 2)), other)
-    assert replace_layers(model, 32) == 5 * 32
+    replace_layers(model)
     assert isinstance(model[0][0], WindowAttention) and model[1] is other
-    assert replace_layers(nn.Sequential(nn.Linear(2, 2)), 32) == 66

@@ -150,6 +150,7 @@ def test_operators_have_right_shapes_and_derivatives_for_compilers(layer):
     first = 1 if layer == "project" else 2
     args = [*inputs[:first], *sort_by_expert(picks, EXPERTS), *inputs[first:]] + [True] * (layer == "mlp")
     checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    torch.library.opcheck(torch.ops.mtadapt.sort_by_expert.default, (picks, EXPERTS), test_utils=checks)
     torch.library.opcheck(getattr(torch.ops.mtadapt, f"expert_{layer}").default, args, test_utils=checks)
 
 
