@@ -67,7 +67,9 @@ def main() -> None:
     opened = open_model(args.config, args.checkpoint, "cpu", args.cfg_options)
     model: Any = opened.model
     graph = MultiTaskGraph(model, args.tasks, args.postprocess).eval()
-    args.size = args.size or tuple(max(side, warm_up(graph)) for side in SIZE)
+    if args.size is None:
+        smallest = warm_up(graph)
+        args.size = tuple(max(side, smallest) for side in SIZE)
     fixed = args.size if args.fixed_size else None
     about = describe(graph, opened.dataset_meta, Path(args.config).name, fingerprint(model.state_dict()), fixed)
     program = trace(graph, args.size, args.fixed_size, args.format)
