@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-SETS = ("runtime", "tests", "dev", "efficientnet", "text", "onnx", "web", "docs")
+SETS = ("runtime", "tests", "dev", "efficientnet", "text", "onnx", "web", "video", "docs")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 SOURCES = ("Makefile", "setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "model-index.yml")
 FOLDERS = ("mtadapt", "tools", "configs", "requirements")
