@@ -22,8 +22,6 @@ from mtadapt.errors import MTAdaptError, one_line_errors
 
 #: Width and height that are traced.
 SIZE = (320, 192)
-#: Largest difference to the model's own predictions.
-TOLERANCE = 1e-3
 
 
 def parse_args() -> argparse.Namespace:
@@ -112,7 +110,7 @@ def verify(args: argparse.Namespace, path: Path, model: Any, graph: Any, images:
     Raises:
         MTAdaptError: when a difference is above the tolerance.
     """
-    from mtadapt.export import compare, compare_raw, differences_table, onnx_runner, torch_runner
+    from mtadapt.export import TOLERANCE, compare, compare_raw, differences_table, onnx_runner, torch_runner
 
     run = onnx_runner(path) if args.format == "onnx" else torch_runner(path)
     images = images or noise(*args.size)

@@ -12,9 +12,11 @@ from mmengine.config import ConfigDict
 
 from mtadapt.errors import MTAdaptError
 from mtadapt.export import MultiTaskGraph, compare, stock_predictions
+from mtadapt.export.parity import _StableSort
 from tests.models import classifier, dino, faster_rcnn, fcos, fpn_head, multi_task_model, rtmdet, sparse_rcnn, uper_head
 from tests.test_export.models import atss, fcos_of_points, images, retinanet, retinanet_with_softmax, spread_model
 
+KEYS, STOCK_KEYS = ("boxes", "scores", "labels"), ("bboxes", "scores", "labels")
 DETECTORS = [faster_rcnn, fcos, fcos_of_points, retinanet, retinanet_with_softmax, atss, rtmdet]
 
 
@@ -184,6 +186,31 @@ def test_a_difference_is_found():
     classes[0, 3:6] = (classes[0, 3:6] + 1) % 19
     assert values(sem_seg_classes=classes)[1] > 0.01
     assert values(cls_scores=right["cls_scores"] + 0.1)[2] == pytest.approx(0.1, abs=1e-3)
+
+
+def test_equal_scores_in_either_order():
+    """Which of the boxes is kept, is open; a box that neither order has is a difference."""
+    values = torch.tensor([0.5, 0.9, 0.5, 0.9] * 500)
+    with _StableSort():
+        orders = [values.sort(descending=True)[1], torch.sort(values, 0, True)[1], values.sort(0, True).indices]
+    expected = torch.cat([torch.arange(1, 2000, 2), torch.arange(0, 2000, 2)])
+    assert all(order.equal(expected) for order in orders)
+    own = fcos()
+    own.test_cfg.update(nms_pre=50, max_per_img=20, score_thr=0.0)
+    model = spread_model(det=own)
+    torch.nn.init.zeros_(model.tasks.det.bbox_head.conv_cls.weight)
+    torch.nn.init.zeros_(model.tasks.det.bbox_head.conv_centerness.weight)
+    image = images(1, 96, 128)[0]
+    with _StableSort():
+        ordered = stock_predictions(model, image, ["det"])["det"].pred_instances
+    assert len(ordered) > 5 and len(ordered.scores.unique()) == 1
+    found = {f"det_{name}": ordered[key].numpy()[None] for name, key in zip(KEYS, STOCK_KEYS, strict=True)}
+    (right,) = compare(model, lambda _: found, image, "noise", ["det"])
+    assert right.value < 1e-3
+    found["det_boxes"] = found["det_boxes"].copy()
+    found["det_boxes"][0, 3, 0] += 0.5
+    (wrong,) = compare(model, lambda _: found, image, "noise", ["det"])
+    assert wrong.value > 0.4
 
 
 @pytest.mark.parametrize("make", [dino, sparse_rcnn])
