@@ -10,7 +10,8 @@ import torch
 
 from mtadapt.errors import MTAdaptError
 from mtadapt.export import MultiTaskGraph, compare, onnx_runner, trace, warm_up, write_onnx
-from tests.models import classifier, fcos, fpn_head
+from mtadapt.registry import MODELS
+from tests.models import NORMALISE, as_task, classifier, fcos, fpn_head
 from tests.moe_models import BACKBONE as EXPERTS
 from tests.test_export.models import images, spread_model
 
@@ -81,6 +82,42 @@ def test_a_divisor_that_the_stride_does_not_divide(divisor: int, backbone: dict)
         trace(graph, (640, 640))
     model.data_preprocessor.pad_size_divisor = 64
     assert warm_up(MultiTaskGraph(model).eval()) == (320 if divisor == 32 else 160)
+
+
+@pytest.mark.slow
+def test_experts_of_swin(tmp_path: Path):
+    """Two banks, of which a task sees the first, in shifted windows."""
+    arch = dict(embed_dims=8, depths=[2, 1, 1, 1], num_heads=[1, 2, 2, 4])
+    experts = dict(num_experts=[[3, 2]] * 5, top_k=2)
+    backbone = dict(type="MoESwin", arch=arch, tasks=["cls", "scene"], mlp_experts=experts, window_size=4)
+    model = spread_model(backbone=dict(backbone, task_banks=dict(scene=1)), cls=classifier(), scene=classifier(7))
+    graph = MultiTaskGraph(model).eval()
+    write_onnx(trace(graph, (200, 192)), graph, tmp_path / "model.onnx", {})
+    run = onnx_runner(tmp_path / "model.onnx")
+    _compare_all(model, run, graph.names)
+    _compare_a_batch(run, images(2, 100, 70))
+
+
+@pytest.mark.slow
+def test_experts_of_a_vision_transformer(tmp_path: Path):
+    """In attention and in the MLPs; one size, any number of images."""
+    torch.manual_seed(0)
+    arch = dict(embed_dims=64, num_layers=4, num_heads=4, feedforward_channels=128)
+    experts = dict(mlp_experts=dict(num_experts=5, top_k=2), attention_experts=dict(num_experts=6, top_k=4))
+    backbone = dict(type="MoEViT", arch=arch, tasks=["cls", "scene"], window_size=4, out_indices=[0, 1, 2, 3])
+    tasks = dict(cls=as_task(classifier()), scene=as_task(classifier(7)))
+    preprocessor = dict(type="mtadapt.MultiTaskDataPreprocessor", **NORMALISE)
+    model = MODELS.build(
+        dict(type="MultiTaskModel", data_preprocessor=preprocessor, backbone=dict(backbone, **experts), tasks=tasks)
+    ).eval()
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.5 if "tasks." in name or ".routers." in name else 0.1)
+    graph = MultiTaskGraph(model).eval()
+    write_onnx(trace(graph, (200, 120), fixed_size=True), graph, tmp_path / "model.onnx", {})
+    run = onnx_runner(tmp_path / "model.onnx")
+    _compare_all(model, run, graph.names, [(120, 200)])
+    _compare_a_batch(run, images(3, 120, 200))
 
 
 def test_tasks_of_one_route_share_a_pass(experts):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +32,8 @@ class VideoFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Codecs want even sides.
         self._size = (shape[1] - shape[1] % 2, shape[0] - shape[0] % 2)
-        self._encoder = (_PyAV if find_spec("av") else _OpenCV)(path, fps, self._size)
+        encoder: type[_PyAV] | type[_OpenCV] = _PyAV if find_spec("av") else _OpenCV
+        self._encoder = encoder(path, fps, self._size)
 
     def add(self, picture: np.ndarray) -> None:
         """Append a picture, RGB; one of another size is fitted into the first one's."""
@@ -47,18 +47,7 @@ class VideoFile:
         self._encoder.close()
 
 
-class _Encoder(ABC):
-    @abstractmethod
-    def __init__(self, path: Path, fps: float, size: tuple[int, int]) -> None: ...
-
-    @abstractmethod
-    def write(self, picture: np.ndarray) -> None: ...
-
-    @abstractmethod
-    def close(self) -> None: ...
-
-
-class _PyAV(_Encoder):
+class _PyAV:
     def __init__(self, path: Path, fps: float, size: tuple[int, int]) -> None:
         import av
 
@@ -83,7 +72,7 @@ class _PyAV(_Encoder):
         self._container.close()
 
 
-class _OpenCV(_Encoder):
+class _OpenCV:
     def __init__(self, path: Path, fps: float, size: tuple[int, int]) -> None:
         codec = cv2.VideoWriter_fourcc(*"mp4v")  # type: ignore[attr-defined]
         self._writer: Any = cv2.VideoWriter(str(path), codec, fps, size)
